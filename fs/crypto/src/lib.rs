@@ -1,0 +1,1 @@
+//! The leaf that owns every key byte: locked memory, key types, wrap, KDF, MAC, XTS engines.

@@ -1,0 +1,1 @@
+//! Safes, descriptors, encrypted volumes and VM homes.

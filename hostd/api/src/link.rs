@@ -1,0 +1,159 @@
+//! The link between hostd and a vmd: JSON messages with descriptors on a `SOCK_SEQPACKET` Unix socket.
+//!
+//! vmd listens (on a socket that hostd made at `RUN/vm/NAME/vmd.sock` and passed as descriptor 3) and answers
+//! one request at a time; the socket outlives hostd, which is how the next hostd adopts a running vmd. Key
+//! bytes never cross it: keys travel as a `memfd_secret` descriptor (`crypto::KeySheet`).
+
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+use uuid::Uuid;
+
+/// Version of the link; a vmd that speaks another one is left alone and reported.
+pub const LINK_VERSION: u32 = 1;
+
+/// Descriptor number at which a vmd finds its listening link socket.
+pub const LINK_FD: i32 = 3;
+
+/// Largest message in bytes; a request has a few hundred.
+pub const MAX_MESSAGE: usize = 64 * 1024;
+
+/// Largest number of descriptors with one message: lock, folder, /dev/fuse, key sheet, and spare.
+pub const MAX_FDS: usize = 8;
+
+/// What hostd asks of a vmd. Descriptors travel beside it, in the order given at each variant.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "do", deny_unknown_fields)]
+pub enum Request {
+    /// Once after the start, before anything else. Descriptors: the lock file of the VM folder (held for as
+    /// long as the vmd lives), the VM folder. The vmd confines itself before it answers.
+    Setup(Setup),
+    /// Who are you? No descriptors.
+    Hello,
+    /// Serve a disk. Descriptors: payload (opened read-write, or read-only), listening NBD socket, key sheet
+    /// with one disk key.
+    Attach(Attach),
+    /// Stop serving a disk: no new connections, requests in flight finished, flush, keys wiped.
+    Detach {
+        /// Name of the disk.
+        disk: String,
+    },
+    /// Serve the home. Descriptors: /dev/fuse already mounted, the `home` folder, key sheet with the home key.
+    ServeHome(ServeHome),
+    /// The home has been unmounted; forget its key.
+    StopHome,
+    /// What is served, and how busy it is.
+    Status,
+    /// Give back copies of the descriptors that the next hostd needs. Answer: the lock file, then one
+    /// listening socket a disk in the order of `Report::disks`.
+    Adopt,
+    /// Drain and exit.
+    Stop,
+}
+
+/// Identity and confinement of a vmd.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Setup {
+    /// Name of the VM, for logs.
+    pub vm: String,
+    /// Identity of the VM.
+    pub id: Uuid,
+    /// Folder of the VM, for error messages and landlock.
+    pub folder: PathBuf,
+    /// Refuse to run when landlock or seccomp cannot be applied.
+    pub require_confinement: bool,
+    /// Most connections at one time for one disk.
+    pub max_connections: u32,
+}
+
+/// A disk to serve.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Attach {
+    /// Name of the disk, which is its export name.
+    pub disk: String,
+    /// Identity in the descriptor.
+    pub id: Uuid,
+    /// Size in bytes.
+    pub size: u64,
+    /// Data unit in bytes.
+    pub unit: u32,
+    /// No writes allowed.
+    pub read_only: bool,
+    /// Path of the NBD socket, for messages only.
+    pub socket: PathBuf,
+}
+
+/// A home to serve.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ServeHome {
+    /// Where it is mounted, for messages and for the next hostd.
+    pub mountpoint: PathBuf,
+}
+
+/// What a vmd answers.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "is", deny_unknown_fields)]
+pub enum Response {
+    /// Done.
+    Ok,
+    /// To `Hello`, `Status`, `Setup` and `Adopt`.
+    Report(Report),
+    /// Not done.
+    Failed(Failure),
+}
+
+/// What a vmd serves.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Report {
+    /// `LINK_VERSION` of the vmd.
+    pub link_version: u32,
+    /// Its process id.
+    pub pid: u32,
+    /// Identity of its VM; absent before `Setup`.
+    pub id: Option<Uuid>,
+    /// Name of its VM.
+    pub vm: Option<String>,
+    /// Confinement in force, for example `["landlock", "seccomp", "capabilities"]`.
+    pub confinement: Vec<String>,
+    /// XTS engine, `aws-lc` or `portable`.
+    pub engine: String,
+    /// Disks served.
+    pub disks: Vec<ServedDisk>,
+    /// Where the home is mounted, when it is served.
+    pub home: Option<PathBuf>,
+}
+
+/// A disk that a vmd serves.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ServedDisk {
+    /// Name.
+    pub disk: String,
+    /// Identity.
+    pub id: Uuid,
+    /// No writes allowed.
+    pub read_only: bool,
+    /// Socket path as told at attach.
+    pub socket: PathBuf,
+    /// Connections now.
+    pub clients: u32,
+    /// Bytes read since attach.
+    pub bytes_read: u64,
+    /// Bytes written since attach.
+    pub bytes_written: u64,
+}
+
+/// Why a vmd did not do it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Failure {
+    /// Same codes as the control API.
+    pub code: crate::error::ErrorCode,
+    /// Names the thing and the reason.
+    pub message: String,
+    /// What to do next.
+    pub remedy: String,
+}

@@ -1,0 +1,3 @@
+//! The host daemon: keyring, datastores, supervisor of vmd processes, control API.
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! The data plane of one VM: its NBD exports and its served home.
+
+fn main() {}

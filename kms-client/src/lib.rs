@@ -1,0 +1,1 @@
+//! Key providers: where key-encrypting keys come from.

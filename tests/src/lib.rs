@@ -1,0 +1,1 @@
+//! Harness of the integration tests: starts the real parts and ends them.

@@ -1,0 +1,3 @@
+//! Repository hygiene.
+
+fn main() {}
