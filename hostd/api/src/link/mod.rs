@@ -4,6 +4,10 @@
 //! one request at a time; the socket outlives hostd, which is how the next hostd adopts a running vmd. Key
 //! bytes never cross it: keys travel as a `memfd_secret` descriptor (`crypto::KeySheet`).
 
+mod socket;
+
+pub use socket::{Link, LinkError, PeerCred, accept, listen};
+
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 use uuid::Uuid;

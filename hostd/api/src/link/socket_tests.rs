@@ -1,0 +1,83 @@
+//! Messages and descriptors cross; broken peers are named, never trusted.
+
+use super::*;
+use std::io::{Read, Seek, Write};
+use std::thread;
+
+fn pair() -> (Link, Link, tempfile::TempDir) {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("link.sock");
+    let listener = listen(&path).unwrap();
+    let client = Link::connect(&path).unwrap();
+    let (server, peer) = accept(&listener).unwrap();
+    assert_eq!(peer.pid, i32::try_from(std::process::id()).unwrap());
+    assert_eq!(peer.uid, rustix::process::getuid().as_raw());
+    (client, server, dir)
+}
+
+#[test]
+fn a_call_carries_descriptors_both_ways() {
+    let (client, server, _dir) = pair();
+    let answers = thread::spawn(move || {
+        let (request, fds) = server.recv::<Request>().unwrap().unwrap();
+        assert!(matches!(request, Request::Detach { disk } if disk == "root"));
+        let mut file = std::fs::File::from(fds.into_iter().next().unwrap());
+        file.write_all(b"seen").unwrap();
+        server.send(&Response::Ok, &[file.as_fd()]).unwrap();
+    });
+    let mut file = tempfile::tempfile().unwrap();
+    let (answer, fds) =
+        client.call(&Request::Detach { disk: "root".into() }, &[file.as_fd()]).unwrap();
+    answers.join().unwrap();
+    assert!(matches!(answer, Response::Ok));
+    assert_eq!(fds.len(), 1);
+    let mut text = String::new();
+    file.rewind().unwrap();
+    file.read_to_string(&mut text).unwrap();
+    assert_eq!(text, "seen");
+}
+
+#[test]
+fn a_closed_peer_ends_the_link() {
+    let (client, server, _dir) = pair();
+    drop(server);
+    assert!(client.recv::<Response>().unwrap().is_none());
+    assert!(matches!(client.call(&Request::Hello, &[]), Err(LinkError::Closed)));
+}
+
+#[test]
+fn a_silent_peer_is_given_up() {
+    let (client, _server, _dir) = pair();
+    client.set_timeout(Some(Duration::from_millis(20))).unwrap();
+    assert!(matches!(client.call(&Request::Hello, &[]), Err(LinkError::TimedOut)));
+}
+
+#[test]
+fn garbage_unknown_fields_and_long_messages_are_refused() {
+    let (client, server, _dir) = pair();
+    for text in [&b"{"[..], b"\xff\xfe", br#"{"do":"fly"}"#, br#"{"do":"detach","disk":"a","x":1}"#]
+    {
+        rustix::net::send(&client, text, SendFlags::NOSIGNAL).unwrap();
+        assert!(matches!(server.recv::<Request>(), Err(LinkError::Peer(_))));
+    }
+    let long = vec![b' '; MAX_MESSAGE + 1];
+    rustix::net::send(&client, &long, SendFlags::NOSIGNAL).unwrap();
+    assert!(matches!(server.recv::<Request>(), Err(LinkError::Peer(_))));
+    let disk = "x".repeat(MAX_MESSAGE);
+    assert!(matches!(client.send(&Request::Detach { disk }, &[]), Err(LinkError::Peer(_))));
+    client.send(&Request::Hello, &[]).unwrap();
+    assert!(matches!(server.recv::<Request>().unwrap().unwrap().0, Request::Hello));
+}
+
+#[test]
+fn a_stale_socket_says_refused_and_a_missing_one_missing() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("link.sock");
+    assert!(matches!(Link::connect(&path), Err(LinkError::Connect { source: Errno::NOENT, .. })));
+    drop(listen(&path).unwrap());
+    assert!(matches!(
+        Link::connect(&path),
+        Err(LinkError::Connect { source: Errno::CONNREFUSED, .. })
+    ));
+    assert!(matches!(listen(&path), Err(LinkError::Listen { source: Errno::ADDRINUSE, .. })));
+}
