@@ -1,1 +1,43 @@
-//! The leaf that owns every key byte: locked memory, key types, wrap, KDF, MAC, XTS engines.
+//! The leaf that owns every key byte.
+//!
+//! Owns locked memory, the key types, AES key wrap, key derivation, MACs, passphrases and the XTS
+//! engines. It must not know files, volumes, protocols or who its callers are. Flow: a
+//! [`Passphrase`] or the random source makes a [`Kek`]; the [`Kek`] opens a wrap into the
+//! [`Arena`] as a [`DataKey`]; a [`Dek`] becomes an [`Xts`], which ciphers disk sectors in place.
+//!
+//! No function takes or returns an unencrypted key as bytes. Key types have no `Clone`, no
+//! comparison, no serialisation, and a `Debug` that prints their name only; they are wiped on drop.
+//!
+//! What is not covered: copies that the processor keeps in registers, in the kernel's save area
+//! for them and in signal frames. Stack frames of the primitives are overwritten after each use of
+//! a key ([`Kek::wrap`], [`Kek::open`], derivation, MACs, key schedules).
+
+mod arena;
+mod bytes;
+mod check;
+mod digest;
+mod error;
+mod kdf;
+mod key_id;
+mod keys;
+mod mac;
+mod passphrase;
+mod random;
+mod self_test;
+mod sheet;
+mod stack;
+mod wrap;
+mod xts;
+
+pub use arena::{Arena, ArenaError, MemlockLimit, Protection, Usage, lock_process_memory};
+pub use check::{CheckValue, CheckValueError};
+pub use digest::sha256_hex;
+pub use error::{KeyError, OpenError, PassphraseError};
+pub use key_id::{KeyId, KeyIdError};
+pub use keys::{DataKey, Dek, HomeKey, Kek, MacSource, RootKey};
+pub use mac::MacKey;
+pub use passphrase::{Argon2Params, MAX_PASSPHRASE_BYTES, Passphrase};
+pub use random::random_array;
+pub use self_test::{SelfTestError, self_test};
+pub use sheet::{KeySheet, MAX_SHEET_KEYS, SheetKey};
+pub use xts::{Engine, SECTOR_BYTES, Unit, UnitError, Xts, XtsError};

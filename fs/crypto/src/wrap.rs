@@ -1,0 +1,52 @@
+//! Owns key wrapping: AES-KW of RFC 3394 (NIST SP 800-38F) with fixed lengths.
+//!
+//! It must not know where wrapped keys are stored. Flow: [`Kek::wrap`] returns the blob;
+//! [`Kek::open`] checks the length first, unwraps straight into the arena, then lets the kind of key
+//! check itself.
+//!
+//! The length check matters for more than tidiness: the `aes-kw` crate accepts an 8-byte blob as
+//! the wrap of an empty key under every KEK, and its working block keeps the first 8 key bytes,
+//! which is why the stack is wiped.
+
+use aes_kw::{KeyInit, KwAes256};
+
+use crate::arena::Arena;
+use crate::bytes::fixed;
+use crate::keys::sealed::Bytes;
+use crate::keys::{DataKey, Kek};
+use crate::stack::wiping_stack;
+use crate::{KeyError, OpenError};
+
+impl Kek {
+    /// `key` wrapped under this KEK, `K::WRAPPED_LEN` bytes (RFC 3394 section 2.2.1).
+    ///
+    /// # Errors
+    /// [`KeyError::Primitive`], a fault of this program.
+    pub fn wrap<K: DataKey>(&self, key: &K) -> Result<Vec<u8>, KeyError> {
+        let mut blob = vec![0; K::WRAPPED_LEN];
+        let kek = fixed::<32>(self.bytes(), "AES-KW")?;
+        wiping_stack(|| KwAes256::new(kek.into()).wrap_key(key.bytes(), &mut blob).map(drop))
+            .map_err(|_| KeyError::Primitive("AES-KW"))?;
+        Ok(blob)
+    }
+
+    /// The key inside `blob` (RFC 3394 section 2.2.2), in the arena.
+    ///
+    /// # Errors
+    /// [`OpenError::WrongLength`] before anything else is looked at; [`OpenError::Damaged`] when
+    /// the integrity check fails; [`OpenError::EqualHalves`] for a disk key that must not be used.
+    pub fn open<K: DataKey>(&self, arena: &Arena, blob: &[u8]) -> Result<K, OpenError> {
+        if blob.len() != K::WRAPPED_LEN {
+            return Err(OpenError::WrongLength { expected: K::WRAPPED_LEN, found: blob.len() });
+        }
+        let mut slot = arena.slot(K::LEN)?;
+        let kek = fixed::<32>(self.bytes(), "AES-KW").map_err(|_| OpenError::Damaged)?;
+        wiping_stack(|| KwAes256::new(kek.into()).unwrap_key(blob, slot.bytes_mut()).map(drop))
+            .map_err(|_| OpenError::Damaged)?;
+        K::from_slot(slot).map_err(|_| OpenError::EqualHalves)
+    }
+}
+
+#[cfg(test)]
+#[path = "wrap_tests.rs"]
+mod tests;
