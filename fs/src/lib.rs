@@ -6,5 +6,11 @@
 //! [`seal::Sealed`] reads a [`safe::Safe`] or [`descriptor::Descriptor`] and gives up the key inside
 //! once the MAC fits, and a [`volume::Volume`] serves the payload with that key.
 
+pub mod backing;
+pub mod descriptor;
 pub mod folder;
+pub mod home;
 pub mod name;
+pub mod safe;
+pub mod seal;
+pub mod volume;

@@ -1,0 +1,96 @@
+//! What a volume stores its ciphertext on.
+//!
+//! Owns the [`Backing`] trait, the one joint at which storage differs and at which tests inject faults;
+//! must not know ciphers or guests. Flow: a [`crate::volume::Volume`] turns a request into one call
+//! here, [`FileBacking`] turns that into system calls.
+
+#[cfg(any(test, feature = "faults"))]
+mod faulty;
+mod file;
+
+#[cfg(any(test, feature = "faults"))]
+pub use faulty::{Call, Fault, FaultyBacking, When};
+pub use file::FileBacking;
+
+use std::{io, sync::Arc};
+
+/// Bytes at offsets, shared by many threads.
+///
+/// Offsets and lengths are in bytes. A failed write may have changed any part of its range; nothing
+/// outside the range ever changes. What was written may be lost in a crash until a later
+/// [`Backing::flush`] has returned.
+pub trait Backing: Send + Sync {
+    /// Length in bytes.
+    fn len(&self) -> io::Result<u64>;
+
+    /// Whether there are no bytes at all.
+    fn is_empty(&self) -> io::Result<bool> {
+        self.len().map(|len| len == 0)
+    }
+
+    /// Makes it `len` bytes long; new bytes are zero.
+    fn set_len(&self, len: u64) -> io::Result<()>;
+
+    /// Fills `buf` from `offset`; fails with `UnexpectedEof` when there is less.
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()>;
+
+    /// Writes all of `buf` at `offset`.
+    fn write_at(&self, offset: u64, buf: &[u8]) -> io::Result<()>;
+
+    /// Returns once everything written before the call survives a power loss.
+    fn flush(&self) -> io::Result<()>;
+
+    /// Gives the storage of a range back; it reads as zero afterwards, the length stays. Fails with
+    /// `Unsupported`, and changes nothing, where the storage cannot do it.
+    fn punch(&self, offset: u64, len: u64) -> io::Result<()>;
+
+    /// Makes a range read as zero and keeps its storage, by writing zeros where there is no faster way.
+    fn zero_range(&self, offset: u64, len: u64) -> io::Result<()>;
+
+    /// First offset at or after `offset` that may hold something else than zeros; `None` when the rest
+    /// reads as zero. A storage that does not know answers `offset`.
+    fn next_data(&self, offset: u64) -> io::Result<Option<u64>>;
+
+    /// First offset at or after `offset` from which on at least one byte is known to read as zero; the
+    /// length when there is none before the end.
+    fn next_hole(&self, offset: u64) -> io::Result<u64>;
+}
+
+/// Lets several owners, a test and its volume for example, share one storage.
+impl<B: Backing + ?Sized> Backing for Arc<B> {
+    fn len(&self) -> io::Result<u64> {
+        (**self).len()
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        (**self).set_len(len)
+    }
+
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
+        (**self).read_at(offset, buf)
+    }
+
+    fn write_at(&self, offset: u64, buf: &[u8]) -> io::Result<()> {
+        (**self).write_at(offset, buf)
+    }
+
+    fn flush(&self) -> io::Result<()> {
+        (**self).flush()
+    }
+
+    fn punch(&self, offset: u64, len: u64) -> io::Result<()> {
+        (**self).punch(offset, len)
+    }
+
+    fn zero_range(&self, offset: u64, len: u64) -> io::Result<()> {
+        (**self).zero_range(offset, len)
+    }
+
+    fn next_data(&self, offset: u64) -> io::Result<Option<u64>> {
+        (**self).next_data(offset)
+    }
+
+    fn next_hole(&self, offset: u64) -> io::Result<u64> {
+        (**self).next_hole(offset)
+    }
+}

@@ -1,0 +1,270 @@
+//! Sealed files: two lines of text, the body in JSON and its MAC (`docs/format.md`, "Sealed files").
+//!
+//! Owns parsing, the checks before and after a key is there, and atomic replacement (`store`); must not
+//! know what a body means beyond its wraps and sequence. Flow: [`Sealed::read`] gives a body that
+//! nobody may trust yet but that names the keys, [`Sealed::open`] unwraps the data key and gives body
+//! and key once the MAC over the exact bytes fits, [`create`] and [`replace`] write.
+
+mod error;
+mod store;
+mod wrap;
+
+pub use error::{Flaw, SealError};
+pub use store::clean;
+pub use wrap::{Wrap, WrapAlg};
+
+use crypto::{Arena, DataKey, Kek, KeyId, MacKey, MacSource, OpenError};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use std::path::{Path, PathBuf};
+use store::Put;
+
+/// Largest sealed file: sixteen wraps with the longest key ids take less than a sixth of it.
+pub const MAX_SEALED: usize = 64 * 1024;
+
+/// Most wraps of one key: a provider key and some for recovery and for the way from one provider to
+/// another.
+pub const MAX_WRAPS: usize = 16;
+
+/// The version that is written, and the last that is read.
+pub const VERSION: u32 = 1;
+
+/// The first line of a kind of sealed file.
+pub trait Body: Serialize + DeserializeOwned {
+    /// Value of the field `format`.
+    const FORMAT: &'static str;
+    /// Context of the MAC key, so that the MAC of one kind never fits another.
+    const MAC_INFO: &'static str;
+    /// The key that is wrapped inside and that the MAC hangs on.
+    type Key: DataKey + MacSource;
+
+    /// The wrapped key, once for each key-encrypting key.
+    fn wraps(&self) -> &[Wrap];
+
+    /// Replaces the wraps.
+    fn set_wraps(&mut self, wraps: Vec<Wrap>);
+
+    /// Counts the replacements of the file.
+    fn sequence(&self) -> u64;
+
+    /// Sets the count.
+    fn set_sequence(&mut self, sequence: u64);
+
+    /// Checks what the types of the fields do not say.
+    fn check(&self) -> Result<(), Flaw>;
+}
+
+/// A sealed file as it was read: parsed, not yet trusted.
+#[derive(Debug)]
+pub struct Sealed<B> {
+    path: PathBuf,
+    /// The exact bytes of line 1 without its newline.
+    line: Vec<u8>,
+    mac: [u8; 32],
+    body: B,
+}
+
+impl<B: Body> Sealed<B> {
+    /// Reads and parses a file.
+    pub fn read(path: &Path) -> Result<Self, SealError> {
+        Self::parse(path, &store::read(path, MAX_SEALED)?)
+    }
+
+    /// Parses the bytes of a file; `path` is for messages.
+    pub fn parse(path: &Path, bytes: &[u8]) -> Result<Self, SealError> {
+        let damaged = |what| SealError::Damaged { path: path.to_owned(), what };
+        if bytes.len() > MAX_SEALED {
+            return Err(SealError::TooLarge { path: path.to_owned(), limit: MAX_SEALED });
+        }
+        if bytes.is_empty() {
+            return Err(damaged(Flaw::Empty));
+        }
+        let end = bytes.iter().position(|byte| *byte == b'\n').unwrap_or(bytes.len());
+        let (line, rest) = bytes.split_at(end);
+        check_head::<B>(path, line)?;
+        let mac_line = rest.strip_prefix(b"\n").and_then(|rest| rest.strip_suffix(b"\n"));
+        let mac = parse_mac(mac_line.ok_or_else(|| damaged(Flaw::Lines))?).map_err(damaged)?;
+        let body: B =
+            serde_json::from_slice(line).map_err(|error| damaged(Flaw::Body(error.to_string())))?;
+        check(&body).map_err(damaged)?;
+        Ok(Self { path: path.to_owned(), line: line.to_vec(), mac, body })
+    }
+
+    /// The file that was read.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The body, which anyone who can write to the storage may have made up.
+    pub fn unverified(&self) -> &B {
+        &self.body
+    }
+
+    /// The keys that can open it.
+    pub fn key_ids(&self) -> impl Iterator<Item = &KeyId> {
+        self.body.wraps().iter().map(|wrap| &wrap.key)
+    }
+
+    /// Unwraps the key inside with `kek`, whose id is `id`, and checks the MAC with it.
+    pub fn open(self, kek: &Kek, id: &KeyId, arena: &Arena) -> Result<(B, B::Key), SealError> {
+        let key = self.unwrap(kek, id, arena)?;
+        let mac = mac_key::<B>(&self.path, &key, arena)?;
+        if !mac.verify(&[&self.line], &self.mac) {
+            return Err(SealError::MacMismatch { path: self.path });
+        }
+        Ok((self.body, key))
+    }
+
+    fn unwrap(&self, kek: &Kek, id: &KeyId, arena: &Arena) -> Result<B::Key, SealError> {
+        let (path, key) = (self.path.clone(), id.clone());
+        let Some(wrap) = self.body.wraps().iter().find(|wrap| wrap.key == *id) else {
+            return Err(SealError::NoWrap { path, key });
+        };
+        // A key that opens the blob is the right one whatever the check value says; the MAC then tells
+        // that the check value was changed.
+        match kek.open::<B::Key>(arena, &wrap.blob) {
+            Ok(opened) => Ok(opened),
+            Err(source @ OpenError::Arena(_)) => Err(SealError::Open { path, source }),
+            Err(_) if wrap.check != kek.check_value() => Err(SealError::WrongKey { path, key }),
+            Err(_) => Err(SealError::DamagedWrap { path, key }),
+        }
+    }
+}
+
+/// Writes a new file with sequence 1; fails when there is one.
+pub fn create<B: Body>(
+    path: &Path,
+    body: &mut B,
+    key: &B::Key,
+    arena: &Arena,
+) -> Result<(), SealError> {
+    body.set_sequence(1);
+    store::put(path, &sealed(path, body, key, arena)?, Put::New)
+}
+
+/// Replaces a file by `body` with the next sequence number; fails when the file is not the one that the
+/// body was read from. On failure `body` is as before.
+pub fn replace<B: Body>(
+    path: &Path,
+    body: &mut B,
+    key: &B::Key,
+    arena: &Arena,
+) -> Result<(), SealError> {
+    let expected = body.sequence();
+    let found = Sealed::<B>::read(path)?.body.sequence();
+    if found != expected {
+        return Err(SealError::Stale { path: path.to_owned(), expected, found });
+    }
+    let next = expected.checked_add(1);
+    body.set_sequence(next.ok_or_else(|| refused(path, Flaw::Sequence))?);
+    let done = sealed(path, body, key, arena).and_then(|bytes| store::put(path, &bytes, Put::Over));
+    if done.is_err() {
+        body.set_sequence(expected);
+    }
+    done
+}
+
+/// The bytes of the file that holds `body`.
+fn sealed<B: Body>(
+    path: &Path,
+    body: &B,
+    key: &B::Key,
+    arena: &Arena,
+) -> Result<Vec<u8>, SealError> {
+    check(body).map_err(|what| refused(path, what))?;
+    let mut bytes =
+        serde_json::to_vec(body).map_err(|error| refused(path, Flaw::Body(error.to_string())))?;
+    let mac = mac_key::<B>(path, key, arena)?.tag(&[&bytes]);
+    bytes.extend_from_slice(format!("\n{MAC_OPEN}{}{MAC_CLOSE}\n", hex::encode(mac)).as_bytes());
+    if bytes.len() > MAX_SEALED {
+        return Err(SealError::TooLarge { path: path.to_owned(), limit: MAX_SEALED });
+    }
+    Ok(bytes)
+}
+
+fn refused(path: &Path, what: Flaw) -> SealError {
+    SealError::Refused { path: path.to_owned(), what }
+}
+
+fn mac_key<B: Body>(path: &Path, key: &B::Key, arena: &Arena) -> Result<MacKey, SealError> {
+    MacKey::derive(key, arena, B::MAC_INFO)
+        .map_err(|source| SealError::Key { path: path.to_owned(), source })
+}
+
+/// The fields that every version has, read before anything else so that a newer file is told from a
+/// damaged one.
+#[derive(Deserialize)]
+struct Head {
+    format: String,
+    version: u64,
+    #[serde(default)]
+    features: Vec<String>,
+}
+
+fn check_head<B: Body>(path: &Path, line: &[u8]) -> Result<(), SealError> {
+    let path = path.to_owned();
+    let head = match serde_json::from_slice::<Head>(line) {
+        Ok(head) => head,
+        Err(error) if looks_like::<B>(line) => {
+            return Err(SealError::Damaged { path, what: Flaw::Body(error.to_string()) });
+        }
+        Err(_) => return Err(SealError::NotOurs { path, expected: B::FORMAT, found: None }),
+    };
+    if head.format != B::FORMAT {
+        let found = Some(head.format);
+        return Err(SealError::NotOurs { path, expected: B::FORMAT, found });
+    }
+    if head.version != u64::from(VERSION) {
+        let found = head.version;
+        return Err(SealError::UnsupportedVersion { path, found, known: VERSION });
+    }
+    // Version 1 has no optional part yet, so every feature is one that is not known.
+    match head.features.into_iter().next() {
+        Some(feature) => Err(SealError::UnsupportedFeature { path, feature }),
+        None => Ok(()),
+    }
+}
+
+/// Whether text that does not parse was such a file once: its format stands near the start.
+fn looks_like<B: Body>(line: &[u8]) -> bool {
+    let head = line.get(..64).unwrap_or(line);
+    head.windows(B::FORMAT.len()).any(|window| window == B::FORMAT.as_bytes())
+}
+
+const MAC_OPEN: &str = "{\"mac\":\"";
+const MAC_CLOSE: &str = "\"}";
+
+/// The MAC line has one spelling only: what no MAC covers must leave no choice.
+fn parse_mac(line: &[u8]) -> Result<[u8; 32], Flaw> {
+    let digits = line
+        .strip_prefix(MAC_OPEN.as_bytes())
+        .and_then(|rest| rest.strip_suffix(MAC_CLOSE.as_bytes()))
+        .filter(|digits| digits.iter().all(|d| matches!(d, b'0'..=b'9' | b'a'..=b'f')))
+        .ok_or(Flaw::MacLine)?;
+    let mut mac = [0; 32];
+    hex::decode_to_slice(digits, &mut mac).map_err(|_| Flaw::MacLine)?;
+    Ok(mac)
+}
+
+fn check<B: Body>(body: &B) -> Result<(), Flaw> {
+    let wraps = body.wraps();
+    match wraps.len() {
+        0 => return Err(Flaw::NoWraps),
+        count if count > MAX_WRAPS => return Err(Flaw::TooManyWraps(count)),
+        _ => {}
+    }
+    for (number, wrap) in wraps.iter().enumerate() {
+        let expected = <B::Key as DataKey>::WRAPPED_LEN;
+        if wrap.blob.len() != expected {
+            let (key, len) = (wrap.key.clone(), wrap.blob.len());
+            return Err(Flaw::WrapLength { key, len, expected });
+        }
+        if wraps[..number].iter().any(|earlier| earlier.key == wrap.key) {
+            return Err(Flaw::SameKeyTwice(wrap.key.clone()));
+        }
+    }
+    body.check()
+}
+
+#[cfg(test)]
+#[path = "seal_tests.rs"]
+mod tests;
