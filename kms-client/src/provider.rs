@@ -1,0 +1,118 @@
+//! The one joint between Coffer and whatever holds the keys.
+//!
+//! Owns the [`KeyProvider`] trait and the plain records that it answers with. It must not know how any
+//! provider works. Flow: hostd and controld hold providers as `Box<dyn KeyProvider>` by name, and pick
+//! one by the part of a key id before the slash.
+
+use crate::KmsError;
+use crypto::{Arena, Kek, KeyId};
+use serde::{Deserialize, Serialize};
+
+/// Seconds since 1970-01-01 UTC, asked for when a record is made. Given at open, so that no library
+/// code reads the clock by itself and tests choose the time.
+pub type Clock = fn() -> u64;
+
+/// A place where KEKs live.
+///
+/// What callers may rely on, whichever provider it is:
+///
+/// - Calls block. Those of a networked provider are bounded by its own deadline (seconds), never
+///   endless. Call from a thread that may wait, never from the data path and not from an async task.
+/// - Calls are safe from many threads at once; a provider that can do only one thing at a time queues
+///   inside.
+/// - Nothing is cached here. Who fetches a KEK keeps it (the keyring of hostd) or drops it.
+/// - Errors are named by fault, see [`KmsError`]; [`KmsError::is_transient`] says whether the same call
+///   may succeed later with nothing changed by an operator.
+///
+/// What a provider must keep:
+///
+/// - [`create_key`](Self::create_key) returns only after the key is durable where it lives. After an
+///   unknown outcome (the connection died) it must not blindly create a second one.
+/// - [`fetch`](Self::fetch) gives the same 256 bits for the same id for ever, or an error. It need not
+///   prove that they are the right ones: every wrap carries a key check value, and callers compare it.
+/// - The KEK goes straight into the arena that the caller names; no other copy outlives the call.
+///
+/// How other providers fit this trait:
+///
+/// - **KMIP cluster**: `create_key` is Create and Activate on a node that takes writes, `fetch` is Get
+///   from any node that answers; a key id's uid is the server's unique identifier. All nodes silent is
+///   [`KmsError::Unavailable`]; all nodes up and none has it is [`KmsError::NotFound`]; a key that is
+///   deactivated, compromised or not ours is [`KmsError::Denied`].
+/// - **Transit engine** (OpenBao): its own key never leaves the server, so a KEK there is a data key
+///   that the engine made and encrypted. The ciphertext is stored beside the engine, found by uid, and
+///   `fetch` has the engine decrypt it. Rotating the engine's key rewraps that ciphertext only, and
+///   taking away the right to decrypt cuts off every KEK at once.
+pub trait KeyProvider: Send + Sync {
+    /// Name of the provider: the part of its key ids before the slash.
+    fn name(&self) -> &str;
+
+    /// Makes a new KEK where the provider keeps its keys, and returns its id.
+    ///
+    /// # Errors
+    /// [`KmsError::BackupRequired`] from the native provider before its first backup; otherwise the
+    /// fault that kept the key from being made. No key id means that nothing may be wrapped.
+    fn create_key(&self) -> Result<KeyId, KmsError>;
+
+    /// Brings the KEK of an id into `arena`.
+    ///
+    /// # Errors
+    /// [`KmsError::NotFound`] when this provider has no such key (also when the id names another
+    /// provider); otherwise the fault that kept the key from being fetched.
+    fn fetch(&self, key: &KeyId, arena: &Arena) -> Result<Kek, KmsError>;
+
+    /// The keys that this provider has a record of, oldest first.
+    ///
+    /// # Errors
+    /// The fault that kept the list from being read.
+    fn keys(&self) -> Result<Vec<KeyRecord>, KmsError>;
+
+    /// How the provider is, from what it knows already: no I/O, so it never blocks.
+    fn status(&self) -> ProviderStatus;
+}
+
+/// What a provider knows of one key. Never key bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyRecord {
+    /// Id of the key.
+    pub id: KeyId,
+    /// When it was made, seconds since 1970, where the provider knows.
+    pub created_at: Option<u64>,
+    /// State of the key.
+    pub state: KeyState,
+}
+
+/// State of a key, as far as using it goes. The transitions are the provider's own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum KeyState {
+    /// May wrap and unwrap.
+    Active,
+}
+
+/// How a provider is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProviderStatus {
+    /// Kind of provider: `native`.
+    pub kind: &'static str,
+    /// What it can do now.
+    pub health: Health,
+    /// When it was last backed up, seconds since 1970; `None` when never, or when backing up is not
+    /// the caller's business.
+    pub backed_up_at: Option<u64>,
+    /// Makes keys without a backup, because an operator asked for that.
+    pub demo: bool,
+    /// One sentence for people: the health and what to do about it.
+    pub detail: String,
+}
+
+/// What a provider can do now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Health {
+    /// Makes and fetches keys.
+    Ready,
+    /// Fetches keys, but cannot make any (no backup yet; only read-only nodes answer).
+    FetchOnly,
+    /// Neither.
+    Unavailable,
+}
