@@ -1,0 +1,139 @@
+//! The routes of hostd that the command line uses, as typed calls.
+//!
+//! Owns paths and the escaping of names in them, so that no name can reach another route. Decides nothing.
+
+use hostd_api::client::{Client, ClientError};
+use hostd_api::types::{
+    AttachDisk, ConfirmBackup, CreateDisk, CreateVm, DiskInfo, Force, HostStatus, KeyBackup,
+    KeyStatus, RegisterVm, ResizeDisk, RotateKeys, RotateReport, VmInfo,
+};
+use serde::de::IgnoredAny;
+use std::path::Path;
+
+type Answer<T> = Result<T, ClientError>;
+
+/// Body of verbs without settings.
+#[derive(Debug, serde::Serialize)]
+struct Nothing {}
+
+/// A hostd.
+#[derive(Debug)]
+pub(crate) struct Api(Client);
+
+impl Api {
+    /// The hostd that listens at `socket`.
+    pub(crate) fn new(socket: &Path) -> Self {
+        Self(Client::new(socket))
+    }
+
+    pub(crate) fn host(&self) -> Answer<HostStatus> {
+        self.0.get("/v1/host")
+    }
+
+    pub(crate) fn vms(&self) -> Answer<Vec<VmInfo>> {
+        self.0.get("/v1/vms")
+    }
+
+    pub(crate) fn vm(&self, vm: &str) -> Answer<VmInfo> {
+        self.0.get(&vm_path(vm))
+    }
+
+    pub(crate) fn create_vm(&self, body: &CreateVm) -> Answer<VmInfo> {
+        self.0.post("/v1/vms", body)
+    }
+
+    pub(crate) fn register_vm(&self, body: &RegisterVm) -> Answer<VmInfo> {
+        self.0.post("/v1/vms/register", body)
+    }
+
+    pub(crate) fn mount(&self, vm: &str) -> Answer<VmInfo> {
+        self.0.post(&(vm_path(vm) + "/mount"), &Nothing {})
+    }
+
+    pub(crate) fn umount(&self, vm: &str, force: bool) -> Answer<VmInfo> {
+        self.0.post(&(vm_path(vm) + "/umount"), &Force { force })
+    }
+
+    pub(crate) fn lock(&self, vm: &str, force: bool) -> Answer<VmInfo> {
+        self.0.post(&(vm_path(vm) + "/lock"), &Force { force })
+    }
+
+    pub(crate) fn unlock(&self, vm: &str) -> Answer<VmInfo> {
+        self.0.post(&(vm_path(vm) + "/unlock"), &Nothing {})
+    }
+
+    pub(crate) fn delete_vm(&self, vm: &str) -> Answer<()> {
+        self.0.delete::<IgnoredAny>(&vm_path(vm)).map(|_| ())
+    }
+
+    pub(crate) fn create_disk(&self, vm: &str, body: &CreateDisk) -> Answer<DiskInfo> {
+        self.0.post(&(vm_path(vm) + "/disks"), body)
+    }
+
+    pub(crate) fn attach(&self, vm: &str, disk: &str, body: &AttachDisk) -> Answer<DiskInfo> {
+        self.0.post(&(disk_path(vm, disk) + "/attach"), body)
+    }
+
+    pub(crate) fn detach(&self, vm: &str, disk: &str, force: bool) -> Answer<DiskInfo> {
+        self.0.post(&(disk_path(vm, disk) + "/detach"), &Force { force })
+    }
+
+    pub(crate) fn resize(&self, vm: &str, disk: &str, body: &ResizeDisk) -> Answer<DiskInfo> {
+        self.0.post(&(disk_path(vm, disk) + "/resize"), body)
+    }
+
+    pub(crate) fn ready(&self, vm: &str, disk: &str) -> Answer<DiskInfo> {
+        self.0.post(&(disk_path(vm, disk) + "/ready"), &Nothing {})
+    }
+
+    pub(crate) fn delete_disk(&self, vm: &str, disk: &str) -> Answer<()> {
+        self.0.delete::<IgnoredAny>(&disk_path(vm, disk)).map(|_| ())
+    }
+
+    pub(crate) fn keys(&self) -> Answer<KeyStatus> {
+        self.0.get("/v1/keys")
+    }
+
+    pub(crate) fn backup(&self) -> Answer<KeyBackup> {
+        self.0.get("/v1/keys/backup")
+    }
+
+    pub(crate) fn confirm_backup(&self, body: &ConfirmBackup) -> Answer<()> {
+        self.0.post::<_, IgnoredAny>("/v1/keys/backup/confirm", body).map(|_| ())
+    }
+
+    pub(crate) fn rotate(&self, body: &RotateKeys) -> Answer<RotateReport> {
+        self.0.post("/v1/keys/rotate", body)
+    }
+}
+
+fn vm_path(vm: &str) -> String {
+    format!("/v1/vms/{}", segment(vm))
+}
+
+fn disk_path(vm: &str, disk: &str) -> String {
+    format!("{}/disks/{}", vm_path(vm), segment(disk))
+}
+
+/// `name` as one path segment: all but the unreserved characters of RFC 3986 section 2.3 are percent-encoded,
+/// and names of dots only too, which some servers would resolve.
+fn segment(name: &str) -> String {
+    let dots = name.bytes().all(|b| b == b'.');
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_~".contains(&b) || (b == b'.' && !dots);
+    name.bytes()
+        .map(|b| if plain(b) { char::from(b).to_string() } else { format!("%{b:02X}") })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_name_leaves_its_segment() {
+        assert_eq!(disk_path("web-01_a.b", "root"), "/v1/vms/web-01_a.b/disks/root");
+        assert_eq!(vm_path("../keys"), "/v1/vms/..%2Fkeys");
+        assert_eq!(vm_path(".."), "/v1/vms/%2E%2E");
+        assert_eq!(vm_path("a?b#c d\r\n"), "/v1/vms/a%3Fb%23c%20d%0D%0A");
+    }
+}

@@ -1,0 +1,71 @@
+//! `coffer vm`.
+
+use super::name_parser;
+use clap::Subcommand;
+use std::path::PathBuf;
+
+/// Verbs of a VM.
+#[derive(Debug, Subcommand)]
+pub(crate) enum VmVerb {
+    /// Make a VM: a new key, a new VM folder.
+    Create {
+        /// 1 to 64 characters of A-Z a-z 0-9 . _ -, not starting with . or -
+        #[arg(value_parser = name_parser())]
+        name: String,
+        /// Datastore to put it on; the first one of the configuration by default.
+        #[arg(long, value_name = "NAME", value_parser = name_parser())]
+        datastore: Option<String>,
+    },
+    /// List the VMs of this host.
+    List,
+    /// Show a VM, its disks, and why it is locked.
+    Show {
+        /// Name of the VM.
+        #[arg(value_parser = name_parser())]
+        name: String,
+    },
+    /// Take a VM folder of a datastore into the inventory.
+    Register {
+        /// Folder of the VM.
+        path: PathBuf,
+    },
+    /// Mount the decrypted home of a VM.
+    Mount {
+        /// Name of the VM.
+        #[arg(value_parser = name_parser())]
+        name: String,
+    },
+    /// Unmount the home of a VM.
+    Umount {
+        /// Name of the VM.
+        #[arg(value_parser = name_parser())]
+        name: String,
+        /// Do it although files in it are open.
+        #[arg(long)]
+        force: bool,
+    },
+    /// Lock a VM: its keys are not used until it is unlocked.
+    Lock {
+        /// Name of the VM.
+        #[arg(value_parser = name_parser())]
+        name: String,
+        /// Do it although the VM is in use.
+        #[arg(long)]
+        force: bool,
+    },
+    /// Unlock a VM: its keys are fetched, or the reason is told.
+    Unlock {
+        /// Name of the VM.
+        #[arg(value_parser = name_parser())]
+        name: String,
+    },
+    /// Delete a VM with its home and disks; nothing brings them back.
+    Delete {
+        /// Name of the VM.
+        #[arg(value_parser = name_parser())]
+        name: String,
+        /// Do not ask.
+        #[arg(long)]
+        yes: bool,
+    },
+}

@@ -1,0 +1,132 @@
+//! `coffer vm`: VMs of this host.
+
+use super::{Context, Done, disk, kebab};
+use crate::answer::Answer;
+use crate::cli::VmVerb;
+use crate::confirm::Question;
+use crate::error::CliError;
+use crate::size::format_size;
+use crate::table::{Align, Table, fields, or_dash};
+use hostd_api::types::{CreateVm, RegisterVm, VmInfo};
+use std::path::{Path, PathBuf};
+
+pub(super) fn run(context: &Context, verb: VmVerb) -> Result<Answer, CliError> {
+    let api = &context.api;
+    match verb {
+        VmVerb::Create { name, datastore } => {
+            let vm = api.create_vm(&CreateVm { name, datastore })?;
+            let text = format!("VM {} created in {}\n", vm.name, vm.path.display());
+            Ok(Answer::new(&vm, text))
+        }
+        VmVerb::List => {
+            let vms = api.vms()?;
+            Ok(Answer::new(&vms, list(&vms)))
+        }
+        VmVerb::Show { name } => {
+            let vm = api.vm(&name)?;
+            Ok(Answer::new(&vm, show(&vm)))
+        }
+        VmVerb::Register { path } => {
+            let vm = api.register_vm(&RegisterVm { path: absolute(&path)? })?;
+            let text = format!("VM {} registered, {}\n", vm.name, state(&vm));
+            Ok(Answer::new(&vm, text))
+        }
+        VmVerb::Mount { name } => {
+            let vm = api.mount(&name)?;
+            Ok(Answer::new(&vm, mounted(&vm)))
+        }
+        VmVerb::Umount { name, force } => {
+            let vm = api.umount(&name, force)?;
+            let text = format!("home of VM {} unmounted\n", vm.name);
+            Ok(Answer::new(&vm, text))
+        }
+        VmVerb::Lock { name, force } => said_state(&api.lock(&name, force)?),
+        VmVerb::Unlock { name } => said_state(&api.unlock(&name)?),
+        VmVerb::Delete { name, yes } => delete(context, &name, yes),
+    }
+}
+
+fn said_state(vm: &VmInfo) -> Result<Answer, CliError> {
+    Ok(Answer::new(vm, format!("VM {} is {}\n", vm.name, state(vm))))
+}
+
+fn delete(context: &Context, name: &str, yes: bool) -> Result<Answer, CliError> {
+    let vm = context.api.vm(name)?;
+    let size = vm.disks.iter().fold(0_u64, |sum, disk| sum.saturating_add(disk.size));
+    let loss = format!(
+        "VM {name}, its home and its {} disks ({}) are deleted with their keys; nothing brings them back.",
+        vm.disks.len(),
+        format_size(size)
+    );
+    let what = format!("deleting VM {name}");
+    Question { what, loss, name, yes, json: context.json }.ask()?;
+    context.api.delete_vm(name)?;
+    let done = Done { ok: true, vm: Some(name), disk: None };
+    Ok(Answer::new(&done, format!("VM {name} deleted\n")))
+}
+
+/// hostd has another current folder.
+fn absolute(path: &Path) -> Result<PathBuf, CliError> {
+    std::path::absolute(path).map_err(CliError::file("open", path))
+}
+
+fn mounted(vm: &VmInfo) -> String {
+    match &vm.home {
+        Some(home) => format!("home of VM {} mounted at {}\n", vm.name, home.display()),
+        None => format!("home of VM {} is not mounted\n", vm.name),
+    }
+}
+
+fn list(vms: &[VmInfo]) -> String {
+    let mut table = Table::new(&[
+        ("NAME", Align::Left),
+        ("STATE", Align::Left),
+        ("DISKS", Align::Right),
+        ("SIZE", Align::Right),
+        ("DATASTORE", Align::Left),
+        ("HOME", Align::Left),
+    ]);
+    for vm in vms {
+        let size = vm.disks.iter().fold(0_u64, |sum, disk| sum.saturating_add(disk.size));
+        table.row([
+            vm.name.clone(),
+            state(vm),
+            vm.disks.len().to_string(),
+            format_size(size),
+            vm.datastore.clone(),
+            or_dash(vm.home.as_ref().map(|home| home.display().to_string())),
+        ]);
+    }
+    table.to_string()
+}
+
+/// `locked (key-not-found)`, `running`.
+fn state(vm: &VmInfo) -> String {
+    match &vm.lock {
+        Some(lock) => format!("{} ({})", kebab(&vm.state), kebab(&lock.code)),
+        None => kebab(&vm.state),
+    }
+}
+
+fn show(vm: &VmInfo) -> String {
+    let lock = vm.lock.as_ref();
+    let restarts = (vm.vmd_restarts > 0).then(|| vm.vmd_restarts.to_string());
+    let mut text = fields(&[
+        ("name", Some(vm.name.clone())),
+        ("id", Some(vm.id.to_string())),
+        ("state", Some(kebab(&vm.state))),
+        ("locked because", lock.map(|lock| format!("{}: {}", kebab(&lock.code), lock.detail))),
+        ("key to unlock", lock.and_then(|lock| lock.key_id.clone())),
+        ("datastore", Some(vm.datastore.clone())),
+        ("folder", Some(vm.path.display().to_string())),
+        ("home", Some(or_dash(vm.home.as_ref().map(|home| home.display().to_string())))),
+        ("keys", Some(vm.key_ids.join(", "))),
+        ("vmd", vm.vmd_pid.map(|pid| format!("process {pid}"))),
+        ("vmd restarts", restarts),
+    ]);
+    if !vm.disks.is_empty() {
+        text.push('\n');
+        text.push_str(&disk::list(&vm.disks));
+    }
+    text
+}
