@@ -14,3 +14,6 @@ pub mod name;
 pub mod safe;
 pub mod seal;
 pub mod volume;
+
+#[cfg(test)]
+mod testing;
