@@ -34,6 +34,9 @@ pub struct NativeProvider {
     root: RootKey,
     mac: MacKey,
     place: Place,
+    /// Held by the one who replaces the file. `current` is held for moments only, so that status and
+    /// list never wait for a disk.
+    writer: Mutex<()>,
     current: Mutex<Current>,
 }
 
@@ -102,6 +105,7 @@ impl NativeProvider {
             root: opened.root,
             mac: opened.mac,
             place,
+            writer: Mutex::new(()),
             current: Mutex::new(Current { body: opened.body, text }),
         })
     }
@@ -110,7 +114,7 @@ impl NativeProvider {
     /// 0600) and put in place of the key file, it restores the provider.
     #[must_use]
     pub fn backup(&self) -> String {
-        self.lock().text.clone()
+        self.current().text.clone()
     }
 
     /// Records that a backup was stored: `sha256_hex` is what the caller computed over what it stored,
@@ -119,25 +123,31 @@ impl NativeProvider {
     /// # Errors
     /// [`KmsError::StaleBackup`] when it is not the digest of the key file as it is; [`KmsError::Io`].
     pub fn confirm_backup(&self, sha256_hex: &str, now: u64) -> Result<(), KmsError> {
-        let mut current = self.lock();
-        if !sha256_hex.eq_ignore_ascii_case(&crypto::sha256_hex(current.text.as_bytes())) {
-            return Err(KmsError::StaleBackup { origin: self.place.origin() });
-        }
-        self.change(&mut current, |body| body.backed_up_at = Some(now))
+        self.change(|body| {
+            if !sha256_hex.eq_ignore_ascii_case(&crypto::sha256_hex(self.backup().as_bytes())) {
+                return Err(KmsError::StaleBackup { origin: self.place.origin() });
+            }
+            body.backed_up_at = Some(now);
+            Ok(())
+        })
     }
 
     /// Changes the file first and the memory after it, so that a failure leaves both as they were.
-    fn change(&self, current: &mut Current, edit: impl FnOnce(&mut Body)) -> Result<(), KmsError> {
-        let mut body = current.body.clone();
-        edit(&mut body);
+    fn change<T>(
+        &self,
+        edit: impl FnOnce(&mut Body) -> Result<T, KmsError>,
+    ) -> Result<T, KmsError> {
+        let _one_at_a_time = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut body = self.current().body.clone();
+        let made = edit(&mut body)?;
         body.sequence = body.sequence.checked_add(1).ok_or_else(|| KmsError::Limit {
             what: "the key file was replaced too often".to_owned(),
             limit: u64::MAX,
         })?;
         let text = format::seal(&body, &self.mac)?;
         self.place.replace(&text)?;
-        *current = Current { body, text };
-        Ok(())
+        *self.current() = Current { body, text };
+        Ok(made)
     }
 
     fn may_make_keys(&self, body: &Body) -> Result<(), KmsError> {
@@ -158,7 +168,7 @@ impl NativeProvider {
     }
 
     /// A panic elsewhere cannot leave the value half changed: it is replaced whole.
-    fn lock(&self) -> MutexGuard<'_, Current> {
+    fn current(&self) -> MutexGuard<'_, Current> {
         self.current.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -169,13 +179,13 @@ impl KeyProvider for NativeProvider {
     }
 
     fn create_key(&self) -> Result<KeyId, KmsError> {
-        let mut current = self.lock();
-        self.may_make_keys(&current.body)?;
-        let uid = uuid::Builder::from_random_bytes(crypto::random_array()?).into_uuid();
-        let id = self.id_of(&uid)?;
-        let entry = Entry { uid, created_at: (self.clock)(), state: KeyState::Active };
-        self.change(&mut current, |body| body.keys.push(entry))?;
-        Ok(id)
+        self.change(|body| {
+            self.may_make_keys(body)?;
+            let uid = uuid::Builder::from_random_bytes(crypto::random_array()?).into_uuid();
+            let created_at = (self.clock)();
+            body.keys.push(Entry { uid, created_at, state: KeyState::Active });
+            self.id_of(&uid)
+        })
     }
 
     /// Never touches the file, and takes no lock: it also works while the disk is full or gone.
@@ -198,11 +208,11 @@ impl KeyProvider for NativeProvider {
                 state: entry.state,
             })
         };
-        self.lock().body.keys.iter().map(record).collect()
+        self.current().body.keys.iter().map(record).collect()
     }
 
     fn status(&self) -> ProviderStatus {
-        let backed_up_at = self.lock().body.backed_up_at;
+        let backed_up_at = self.current().body.backed_up_at;
         let (health, detail) = match (backed_up_at, self.demo) {
             (Some(_), false) => (Health::Ready, "ready".to_owned()),
             (_, true) => (
