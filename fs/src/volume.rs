@@ -234,5 +234,11 @@ impl Volume {
 }
 
 #[cfg(test)]
+mod model_tests;
+#[cfg(test)]
+mod steps;
+#[cfg(test)]
 #[path = "volume_tests.rs"]
 mod tests;
+#[cfg(test)]
+mod thread_tests;

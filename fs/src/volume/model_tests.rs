@@ -1,0 +1,137 @@
+//! Random requests against a plain model: with both units and engines, over memory and files, with a
+//! failure at any call, and with a power loss at the end.
+
+use super::steps::{SIZE, Step, faulty, pattern, plaintext, read, step};
+use super::{Fault, Geometry, Volume};
+use crate::backing::{Backing, Fault as Plan, FaultyBacking, FileBacking, When};
+use crate::testing::{TestKek, arena};
+use crypto::{Dek, Engine, Unit};
+use proptest::collection::vec;
+use proptest::prelude::{
+    Just, ProptestConfig, any, prop_assert, prop_assert_eq, prop_oneof, proptest,
+};
+use std::sync::Arc;
+
+/// A storage of `size` zero bytes: a file, or memory that can or cannot punch.
+fn storage(size: u64, on_file: bool, punches: bool) -> Box<dyn Backing> {
+    if on_file {
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(size).unwrap();
+        return Box::new(FileBacking::from(file));
+    }
+    let backing = FaultyBacking::new(size);
+    if !punches {
+        backing.refuse_punch();
+    }
+    Box::new(backing)
+}
+
+/// Checks that what is told to be zero is.
+fn check_extents(volume: &Volume, model: &[u8]) {
+    let mut at = 0;
+    for extent in volume.extents(0, volume.size(), usize::MAX).unwrap() {
+        let end = at + usize::try_from(extent.len).unwrap();
+        assert!(!extent.zero || model[at..end].iter().all(|byte| *byte == 0), "{at}..{end}");
+        at = end;
+    }
+    assert_eq!(at as u64, volume.size());
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(256))]
+    #[test]
+    fn a_disk_is_what_was_written(
+        steps in vec(step(), 1..40),
+        unit in prop_oneof![Just(Unit::B512), Just(Unit::B4096)],
+        engine in prop_oneof![Just(Engine::default()), Just(Engine::Portable)],
+        (on_file, punches) in any::<(bool, bool)>(),
+    ) {
+        let size = (SIZE as u64).next_multiple_of(unit.bytes() as u64);
+        let geometry = Geometry { size, unit, read_only: false };
+        let key = Dek::generate(&arena()).unwrap();
+        let backing = storage(size, on_file, punches);
+        let volume = Volume::with_engine(backing, key, geometry, engine).unwrap();
+        let mut model = vec![0; usize::try_from(size).unwrap()];
+        for step in &steps {
+            step.run(&volume, &model).unwrap();
+            step.apply(&mut model);
+            step.accept(&mut model, &read(&volume, 0, usize::try_from(size).unwrap()));
+        }
+        prop_assert_eq!(read(&volume, 0, model.len()), &model[..]);
+        check_extents(&volume, &model);
+        prop_assert_eq!(volume.backing.len().unwrap(), size);
+    }
+
+    #[test]
+    fn a_failing_call_is_an_error_and_spares_the_neighbours(
+        steps in vec(step(), 1..6),
+        number in 0u64..16,
+        short in 0u64..5000,
+        errno in prop_oneof![Just(5), Just(28)],
+    ) {
+        let (volume, backing) = faulty(SIZE as u64, Unit::B512);
+        let mut model = pattern(1, SIZE);
+        volume.write(0, &mut model.clone()).unwrap();
+        let planned = backing.calls() + number;
+        backing.inject(Plan { when: When::Number(planned), on: None, errno, short });
+        for step in &steps {
+            let struck_before = backing.calls() > planned;
+            let result = step.run(&volume, &model);
+            let struck = !struck_before && backing.calls() > planned;
+            let now = plaintext(&backing, &volume);
+            match result {
+                Ok(()) => {
+                    prop_assert!(!struck, "a failure was swallowed");
+                    step.apply(&mut model);
+                    step.accept(&mut model, &now);
+                }
+                Err(error) => {
+                    prop_assert!(struck || matches!(step, Step::Flush), "{error}");
+                    let full = if errno == 28 { Fault::NoSpace } else { Fault::Io };
+                    prop_assert_eq!(error.fault(), full);
+                    // Its own sectors may hold anything now, no other ones.
+                    model[step.sectors()].copy_from_slice(&now[step.sectors()]);
+                }
+            }
+            prop_assert_eq!(&now[..], &model[..]);
+        }
+    }
+
+    #[test]
+    fn a_power_loss_keeps_what_was_flushed_and_tears_at_sectors(
+        steps in vec(step(), 1..30),
+        kept in vec(any::<bool>(), 64),
+    ) {
+        let arena = arena();
+        let kek = TestKek::new(&arena, "native/k");
+        let blob = kek.kek.wrap(&Dek::generate(&arena).unwrap()).unwrap();
+        let key = || kek.kek.open::<Dek>(&arena, &blob).unwrap();
+        let size = (SIZE as u64).next_multiple_of(4096);
+        let geometry = Geometry { size, unit: Unit::B4096, read_only: false };
+        let backing = Arc::new(FaultyBacking::new(size));
+        let volume = Volume::open(Box::new(Arc::clone(&backing)), key(), geometry).unwrap();
+        let mut model = vec![0; usize::try_from(size).unwrap()];
+        // Everything that the disk was since the last flush.
+        let mut past = vec![model.clone()];
+        for step in &steps {
+            step.run(&volume, &model).unwrap();
+            step.apply(&mut model);
+            step.accept(&mut model, &plaintext(&backing, &volume));
+            if matches!(step, Step::Flush) {
+                past.clear();
+            }
+            past.push(model.clone());
+        }
+        let choose = |change: usize, sector: u64| {
+            kept[(change * 31 + usize::try_from(sector).unwrap() * 7) % kept.len()]
+        };
+        let image = FaultyBacking::with_image(backing.crash(choose));
+        let after = Volume::open(Box::new(image), key(), geometry).unwrap();
+        let after = read(&after, 0, model.len());
+        for start in (0..model.len()).step_by(512) {
+            let sector = start..start + 512;
+            let known = past.iter().any(|then| then[sector.clone()] == after[sector.clone()]);
+            prop_assert!(known, "sector {} was never like that", start / 512);
+        }
+    }
+}

@@ -1,0 +1,189 @@
+#!/usr/bin/env python3
+"""Reads and writes version 1 of the formats in docs/format.md, with nothing of Coffer.
+
+    coffer_v1.py make FOLDER             write the golden VM folder
+    coffer_v1.py read FOLDER             open the VM folder made from the golden passphrases, print what
+                                         is inside as JSON (SHA-256 of each plaintext)
+    coffer_v1.py plain FOLDER DISK       write the plaintext of a disk to standard output
+    coffer_v1.py example                 print the numbers of the worked examples
+
+Needs the Python package `cryptography` (44 or later, for Argon2id). It is a second opinion on the
+formats, written from docs/format.md alone, and holds test keys only.
+"""
+import hashlib
+import hmac
+import json
+import os
+import sys
+
+from cryptography.hazmat.primitives import hashes, keywrap
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+VM = "00000000-0000-4000-8000-000000000001"
+HOME_KEY = bytes(range(0xA0, 0xC0))
+DISKS = {
+    "root": dict(id="00000000-0000-4000-8000-000000000002", size=32768, unit=4096, state="ready",
+                 key=bytes(range(64)), written=[(0, 4096), (8192, 9728), (10240, 12288), (28672, 32768)]),
+    "old": dict(id="00000000-0000-4000-8000-000000000003", size=4608, unit=512, state="importing",
+                key=bytes(range(64, 128)), written=[(0, 512), (4096, 4608)]),
+}
+PASSPHRASES = {"golden/1": b"golden", "recovery/2": b"golden recovery"}
+
+
+def kek(key_id):
+    """The test key-encrypting key of this id: Argon2id with 8 MiB, 1 pass, 1 lane."""
+    salt = bytes(range(16))
+    return Argon2id(salt=salt, length=32, iterations=1, lanes=1, memory_cost=8192).derive(PASSPHRASES[key_id])
+
+
+def hkdf(key, info, length, hash_=hashes.SHA256()):
+    return HKDF(algorithm=hash_, length=length, salt=None, info=info).derive(key)
+
+
+def wrap(key_id, key):
+    k = kek(key_id)
+    check = hkdf(k, b"coffer v1 kek check", 8)
+    return {"key": key_id, "alg": "A256KW", "check": check.hex(), "blob": keywrap.aes_key_wrap(k, key).hex()}
+
+
+def seal(body, key, info):
+    line = json.dumps(body, separators=(",", ":")).encode()
+    mac = hmac.digest(hkdf(key, info, 32), line, "sha256").hex()
+    return line + b'\n{"mac":"' + mac.encode() + b'"}\n'
+
+
+def unseal(data, format_, info):
+    line, mac, end = data.split(b"\n")
+    assert end == b"" and len(mac) == 74
+    body = json.loads(line)
+    assert (body["format"], body["version"], body["features"]) == (format_, 1, [])
+    key = None
+    for w in body["wraps"]:
+        assert w["alg"] == "A256KW"
+        assert hkdf(kek(w["key"]), b"coffer v1 kek check", 8).hex() == w["check"]
+        opened = keywrap.aes_key_unwrap(kek(w["key"]), bytes.fromhex(w["blob"]))
+        assert key is None or key == opened
+        key = opened
+    expected = hmac.digest(hkdf(key, info, 32), line, "sha256").hex()
+    assert hmac.compare_digest(json.loads(mac)["mac"], expected), "MAC"
+    return body, key
+
+
+def xts(key, sector, data, encrypt):
+    """One data unit; `sector` is the number of its first 512-byte sector."""
+    cipher = Cipher(algorithms.AES(key), modes.XTS(sector.to_bytes(16, "little")))
+    one = cipher.encryptor() if encrypt else cipher.decryptor()
+    return one.update(data) + one.finalize()
+
+
+def decipher(key, unit, payload):
+    """Plaintext of a payload: unit by unit, then zeros for every sector of zero ciphertext."""
+    plain = bytearray()
+    for at in range(0, len(payload), unit):
+        plain += xts(key, at // 512, payload[at:at + unit], False)
+    for at in range(0, len(payload), 512):
+        if payload[at:at + 512] == bytes(512):
+            plain[at:at + 512] = bytes(512)
+    return bytes(plain)
+
+
+def pattern(at):
+    return (at + at // 256) & 0xFF
+
+
+def golden_plain(disk):
+    plain = bytearray(disk["size"])
+    for start, end in disk["written"]:
+        plain[start:end] = bytes(map(pattern, range(start, end)))
+    return bytes(plain)
+
+
+def golden_payload(disk):
+    """The ciphertext; sectors that were not written stay zero."""
+    plain, payload = golden_plain(disk), bytearray(disk["size"])
+    for at in range(0, disk["size"], disk["unit"]):
+        unit = xts(disk["key"], at // 512, plain[at:at + disk["unit"]], True)
+        for start, end in disk["written"]:
+            for sector in range(max(start, at), min(end, at + disk["unit"]), 512):
+                payload[sector:sector + 512] = unit[sector - at:sector - at + 512]
+    return bytes(payload)
+
+
+def golden_safe():
+    body = {"format": "coffer-safe", "version": 1, "features": [], "sequence": 1, "id": VM, "name": "golden",
+            "policy": {"on_key_loss": "keep", "names": "plain"},
+            "wraps": [wrap(key_id, HOME_KEY) for key_id in PASSPHRASES]}
+    return seal(body, HOME_KEY, b"coffer v1 safe mac")
+
+
+def golden_descriptor(name, disk):
+    body = {"format": "coffer-disk", "version": 1, "features": [], "sequence": 1, "id": disk["id"], "name": name,
+            "vm": VM, "size": disk["size"], "cipher": "aes-xts-plain64", "unit": disk["unit"],
+            "payload": name + ".data", "state": disk["state"], "wraps": [wrap("golden/1", disk["key"])]}
+    return seal(body, disk["key"], b"coffer v1 disk mac")
+
+
+def write_file(path, data):
+    with open(path, "wb") as file:
+        file.write(data)
+
+
+def read_file(*path):
+    with open(os.path.join(*path), "rb") as file:
+        return file.read()
+
+
+def make(folder):
+    os.makedirs(os.path.join(folder, "disks"), exist_ok=True)
+    write_file(os.path.join(folder, "vm.safe"), golden_safe())
+    for name, disk in DISKS.items():
+        write_file(os.path.join(folder, "disks", name + ".disk"), golden_descriptor(name, disk))
+        write_file(os.path.join(folder, "disks", name + ".data"), golden_payload(disk))
+
+
+def open_disk(folder, vm, name):
+    body, key = unseal(read_file(folder, "disks", name + ".disk"), "coffer-disk", b"coffer v1 disk mac")
+    assert body["vm"] == vm and body["name"] == name and body["cipher"] == "aes-xts-plain64"
+    payload = read_file(folder, "disks", body["payload"])
+    return body, decipher(key, body["unit"], payload[:body["size"]])
+
+
+def read(folder):
+    safe, _ = unseal(read_file(folder, "vm.safe"), "coffer-safe", b"coffer v1 safe mac")
+    disks = {}
+    for file in sorted(os.listdir(os.path.join(folder, "disks"))):
+        if file.endswith(".disk"):
+            body, plain = open_disk(folder, safe["id"], file[:-5])
+            disks[file[:-5]] = {"size": body["size"], "sha256": hashlib.sha256(plain).hexdigest()}
+    print(json.dumps({"name": safe["name"], "sequence": safe["sequence"], "disks": disks}))
+
+
+def plain(folder, name):
+    safe, _ = unseal(read_file(folder, "vm.safe"), "coffer-safe", b"coffer v1 safe mac")
+    sys.stdout.buffer.write(open_disk(folder, safe["id"], name)[1])
+
+
+def example():
+    key = kek("golden/1")
+    disk = DISKS["root"]
+    print("kek        ", key.hex())
+    print("check      ", hkdf(key, b"coffer v1 kek check", 8).hex())
+    print("dek        ", disk["key"].hex())
+    print("wrap       ", keywrap.aes_key_wrap(key, disk["key"]).hex())
+    print("mac key    ", hkdf(disk["key"], b"coffer v1 disk mac", 32).hex())
+    print("mac        ", json.loads(golden_descriptor("root", disk).split(b"\n")[1])["mac"])
+    payload, text = golden_payload(disk), golden_plain(disk)
+    for at in (0, 8192, 9712, 9728, 10240):
+        tweak = (at // 4096 * 8).to_bytes(16, "little").hex()
+        print(f"{at:6}  unit tweak {tweak}  plain {text[at:at + 16].hex()}  cipher {payload[at:at + 16].hex()}")
+    print("sha256 of root.data ", hashlib.sha256(payload).hexdigest())
+
+
+if __name__ == "__main__":
+    verb, arguments = (sys.argv[1:2] or ["help"])[0], sys.argv[2:]
+    verbs = {"make": make, "read": read, "plain": plain, "example": example}
+    if verb not in verbs:
+        sys.exit(__doc__)
+    verbs[verb](*arguments)
