@@ -1,6 +1,6 @@
 //! Owns the calls into AWS-LC: one `EVP_aes_256_xts` context of one key and direction.
 //!
-//! It must not know lanes or sectors. Flow: `Context::new` expands the key once; each piece sets the
+//! It must not know lanes or sectors. Flow: `Context::new` expands the key once; each unit sets the
 //! tweak (a copy of 16 bytes, the key stays) and runs the cipher over its data.
 //!
 //! The context lives on AWS-LC's heap, which cleanses every block before it frees it; processes that
@@ -16,15 +16,12 @@ use aws_lc_sys::{
 };
 use zeroize::Zeroize;
 
-use super::units::Piece;
+use super::units::{SECTOR_BYTES, STRETCH_BYTES, Stretch, Unit, tweak_bytes};
 use super::{Direction, Engine, XtsError};
 use crate::bytes::fixed;
 use crate::keys::Dek;
 use crate::keys::sealed::Bytes;
 use crate::stack::wiping_stack;
-
-/// The largest stretch of a unit: all of a 4096-byte unit.
-const SCRATCH_BYTES: usize = 4096;
 
 /// A cipher context with an expanded key.
 pub(super) struct Context {
@@ -61,25 +58,36 @@ impl Context {
         if done == 1 { Ok(context) } else { Err(failed("EVP_CipherInit_ex")) }
     }
 
-    /// Runs the cipher over one piece (whole blocks, at most a unit).
+    /// Runs the cipher over one stretch.
     #[inline]
     pub(super) fn crypt(
         &mut self,
-        piece: Piece,
-        data: InOutBuf<'_, '_, u8>,
+        unit: Unit,
+        stretch: Stretch,
+        mut data: InOutBuf<'_, '_, u8>,
     ) -> Result<(), XtsError> {
-        if piece.skip == 0 {
-            self.at_unit_start(piece, data)
-        } else {
-            self.inside_unit(piece, data)
+        if unit == Unit::B4096 {
+            return match stretch.in_large_unit() {
+                (number, 0) => self.unit_start(number, data),
+                (number, skip) => self.inside_unit(number, skip, data),
+            };
         }
+        for number in stretch.sector.. {
+            if data.is_empty() {
+                break;
+            }
+            let (sector, rest) = data.split_at(SECTOR_BYTES);
+            self.unit_start(number, sector)?;
+            data = rest;
+        }
+        Ok(())
     }
 
     /// Data at the start of its unit: the cipher runs over it as it is. It may end before the unit
     /// does, since XTS blocks are independent of those that follow.
     #[inline]
-    fn at_unit_start(&mut self, piece: Piece, data: InOutBuf<'_, '_, u8>) -> Result<(), XtsError> {
-        let tweak = piece.tweak_bytes();
+    fn unit_start(&mut self, number: u64, data: InOutBuf<'_, '_, u8>) -> Result<(), XtsError> {
+        let tweak = tweak_bytes(number);
         let len = data.len();
         let (input, output) = data.into_raw();
         // SAFETY: `raw` is a live context with a key; a null cipher and key keep both, -1 keeps the
@@ -100,21 +108,21 @@ impl Context {
         if done { Ok(()) } else { Err(failed("EVP_Cipher")) }
     }
 
-    /// Data that starts inside its unit. AWS-LC has no way to begin at a later block, so the cipher
-    /// runs over a scratch unit up to the end of the data, and only the data is copied out.
+    /// Data that starts `skip` bytes inside its unit. AWS-LC has no way to begin at a later block, so
+    /// the cipher runs over a scratch unit up to the end of the data, and only the data is copied out.
     #[inline(never)]
     fn inside_unit(
         &mut self,
-        piece: Piece,
+        number: u64,
+        skip: usize,
         mut data: InOutBuf<'_, '_, u8>,
     ) -> Result<(), XtsError> {
-        let mut scratch = [0; SCRATCH_BYTES];
-        let used = scratch.get_mut(..piece.skip + piece.len).ok_or(failed("the scratch unit"))?;
-        used[piece.skip..].copy_from_slice(data.get_in());
-        let whole = Piece { skip: 0, len: used.len(), ..piece };
-        let result = self.at_unit_start(whole, InOutBuf::from(&mut *used));
-        data.get_out().copy_from_slice(&used[piece.skip..]);
-        if self.direction == Direction::Decrypt {
+        let mut scratch = [0; STRETCH_BYTES];
+        let used = scratch.get_mut(..skip + data.len()).ok_or(failed("the scratch unit"))?;
+        used[skip..].copy_from_slice(data.get_in());
+        let result = self.unit_start(number, InOutBuf::from(&mut *used));
+        data.get_out().copy_from_slice(&used[skip..]);
+        if self.direction == Direction::Decrypt || result.is_err() {
             scratch.zeroize();
         }
         result

@@ -1,8 +1,8 @@
 //! Owns the disk cipher: AES-256-XTS over 512-byte sectors, numbered as `aes-xts-plain64` does.
 //!
 //! It must not know files, holes or protocols. Flow: a [`Dek`] becomes an [`Xts`]; `encrypt` and
-//! `decrypt` cut the data at unit borders (`units`) and give each piece to the engine (`aws_lc` or
-//! `portable`); sectors of nothing but zeros are left alone on the way back (`zero`).
+//! `decrypt` cut the data at 4096-byte borders (`units`) and give each stretch to the engine (`aws_lc`
+//! or `portable`); sectors of nothing but zeros are left alone on the way back (`zero`).
 //!
 //! Algorithm: IEEE 1619 section 5 and NIST SP 800-38E, whole blocks only (no ciphertext stealing).
 //! The tweak of a unit is the number of its first 512-byte sector as a 128-bit little-endian integer,
@@ -14,6 +14,7 @@ mod aws_lc;
 mod lanes;
 mod portable;
 mod serial;
+mod tweaks;
 mod units;
 mod zero;
 
@@ -25,7 +26,7 @@ use crate::keys::Dek;
 pub(crate) use serial::Serial;
 pub use units::{SECTOR_BYTES, Unit, UnitError};
 
-use units::{Piece, pieces};
+use units::{Stretch, stretches};
 
 /// The disk cipher of one key. Any number of threads may use one value at once.
 pub struct Xts {
@@ -177,42 +178,43 @@ impl Xts {
         match &self.engine {
             #[cfg(feature = "aws-lc")]
             EngineState::AwsLc(lanes) => lanes.with(direction, |context| {
-                self.each_piece(direction, sector, data, |piece, data| context.crypt(piece, data))
+                each_stretch(direction, sector, data, |stretch, data| {
+                    context.crypt(self.unit, stretch, data)
+                })
             }),
             EngineState::Portable(portable) => {
-                self.each_piece(direction, sector, data, |piece, data| {
-                    portable.crypt(direction, piece, data);
+                each_stretch(direction, sector, data, |stretch, data| {
+                    portable.crypt(direction, self.unit, stretch, data);
                     Ok(())
                 })
             }
         }
     }
+}
 
-    /// Cuts the data at unit borders and calls `crypt` for each piece that is not a hole.
-    #[inline]
-    fn each_piece(
-        &self,
-        direction: Direction,
-        sector: u64,
-        mut data: InOutBuf<'_, '_, u8>,
-        mut crypt: impl FnMut(Piece, InOutBuf<'_, '_, u8>) -> Result<(), XtsError>,
-    ) -> Result<(), XtsError> {
-        for piece in pieces(self.unit, sector, data.len()) {
-            let (mut here, rest) = data.split_at(piece.len);
-            match direction {
-                Direction::Encrypt => crypt(piece, here)?,
-                Direction::Decrypt => {
-                    let holes = zero::holes(here.get_in());
-                    if !holes.is_everything() {
-                        crypt(piece, here.reborrow())?;
-                        holes.clear(here.get_out());
-                    }
+/// Cuts the data into stretches and calls `crypt` for each that is not all holes.
+#[inline]
+fn each_stretch(
+    direction: Direction,
+    sector: u64,
+    mut data: InOutBuf<'_, '_, u8>,
+    mut crypt: impl FnMut(Stretch, InOutBuf<'_, '_, u8>) -> Result<(), XtsError>,
+) -> Result<(), XtsError> {
+    for stretch in stretches(sector, data.len()) {
+        let (mut here, rest) = data.split_at(stretch.len);
+        match direction {
+            Direction::Encrypt => crypt(stretch, here)?,
+            Direction::Decrypt => {
+                let holes = zero::holes(here.get_in());
+                if !holes.is_everything() {
+                    crypt(stretch, here.reborrow())?;
+                    holes.clear(here.get_out());
                 }
             }
-            data = rest;
         }
-        Ok(())
+        data = rest;
     }
+    Ok(())
 }
 
 impl Engine {

@@ -1,25 +1,29 @@
 //! Owns the portable engine: XTS over the batch interface of the `aes` crate, in safe Rust.
 //!
-//! It must not know lanes or sectors. Flow: a piece's tweak is encrypted once; then, for a chunk of
-//! blocks at a time, the tweaks are computed, added, the blocks go through AES as one batch (which the
-//! crate runs on VAES, AES-NI or ARMv8 where the processor has them), and the tweaks are added again.
+//! It must not know lanes or holes. Flow: the numbers of a stretch's units are encrypted as one batch;
+//! then, inside the block cipher's own context, the tweaks of all blocks are computed and added, the
+//! blocks go through AES as one batch (VAES, AES-NI or ARMv8 where the processor has them, else
+//! constant-time code), and the tweaks are added again.
 
 use aes::cipher::array::Array;
 use aes::cipher::inout::InOutBuf;
 use aes::cipher::typenum::U16;
-use aes::cipher::{BlockCipherDecrypt, BlockCipherEncrypt, KeyInit};
+use aes::cipher::{
+    BlockCipherDecBackend, BlockCipherDecClosure, BlockCipherDecrypt, BlockCipherEncBackend,
+    BlockCipherEncClosure, BlockCipherEncrypt, BlockSizeUser, KeyInit,
+};
 use aes::{Aes256, Aes256Enc};
 
-use super::units::{BLOCK_BYTES, Piece};
+use super::tweaks::{Tweaks, double};
+use super::units::{BLOCK_BYTES, SECTOR_BYTES, Stretch, Unit, tweak_bytes};
 use super::{Direction, XtsError};
 use crate::arena::Held;
 use crate::keys::Dek;
 
-/// Blocks of one batch: a 4096-byte unit. The tweaks then take 4 KiB of stack and stay in the first
-/// cache, and the cost of starting a batch (15 round keys loaded) is small.
-const BATCH: usize = 256;
-
 type Block = Array<u8, U16>;
+
+/// Units of 512 bytes in the longest stretch.
+const MOST_UNITS: usize = 8;
 
 /// The expanded keys, in the arena.
 pub(super) struct Portable {
@@ -31,6 +35,15 @@ struct Schedules {
     tweak: Aes256Enc,
 }
 
+/// What runs inside the block cipher's context: the middle of XTS over one stretch.
+struct Middle<'a> {
+    data: &'a mut [u8],
+    /// The first tweak of each run of blocks.
+    firsts: &'a [u128],
+    /// Blocks of a run (the last may be shorter).
+    run: usize,
+}
+
 impl Portable {
     /// Expands `key` into the arena; the key itself is wiped at the end.
     #[expect(clippy::needless_pass_by_value, reason = "the key is wiped once its schedule exists")]
@@ -39,38 +52,57 @@ impl Portable {
         Ok(Self { schedules })
     }
 
-    /// Runs the cipher over one piece (whole blocks, at most a unit).
-    pub(super) fn crypt(&self, direction: Direction, piece: Piece, data: InOutBuf<'_, '_, u8>) {
-        let mut tweak = self.first_tweak(piece);
-        let (mut blocks, rest) = data.into_chunks::<U16>();
-        debug_assert!(rest.is_empty(), "data is whole blocks");
-        let mut tweaks = [0; BATCH];
-        while !blocks.is_empty() {
-            let size = blocks.len().min(BATCH);
-            let (batch, rest) = blocks.split_at(size);
-            let used = &mut tweaks[..batch.len()];
-            tweak = fill(used, tweak);
-            self.batch(direction, used, batch);
-            blocks = rest;
-        }
-    }
-
-    fn batch(&self, direction: Direction, tweaks: &[u128], batch: InOutBuf<'_, '_, Block>) {
-        let out = batch.into_out_with_copied_in();
-        add(out, tweaks);
+    /// Runs the cipher over one stretch.
+    pub(super) fn crypt(
+        &self,
+        direction: Direction,
+        unit: Unit,
+        stretch: Stretch,
+        data: InOutBuf<'_, '_, u8>,
+    ) {
+        let data = data.into_out_with_copied_in();
+        let mut firsts = [0; MOST_UNITS];
+        let (firsts, run) = match unit {
+            Unit::B4096 => (self.first_inside_unit(stretch, &mut firsts), data.len() / BLOCK_BYTES),
+            Unit::B512 => (self.first_of_units(stretch, &mut firsts), SECTOR_BYTES / BLOCK_BYTES),
+        };
+        let middle = Middle { data, firsts, run };
         match direction {
-            Direction::Encrypt => self.schedules.data.encrypt_blocks(out),
-            Direction::Decrypt => self.schedules.data.decrypt_blocks(out),
+            Direction::Encrypt => self.schedules.data.encrypt_with_backend(middle),
+            Direction::Decrypt => self.schedules.data.decrypt_with_backend(middle),
         }
-        add(out, tweaks);
     }
 
-    /// The tweak of the piece's first block: E(K2, unit) times x to the number of skipped blocks.
-    fn first_tweak(&self, piece: Piece) -> u128 {
-        let mut block = Block::from(piece.tweak_bytes());
+    /// The tweak of the first block of data in its 4096-byte unit: E(K2, unit) times a power of x.
+    fn first_inside_unit<'a>(
+        &self,
+        stretch: Stretch,
+        firsts: &'a mut [u128; MOST_UNITS],
+    ) -> &'a [u128] {
+        let (number, skip) = stretch.in_large_unit();
+        let mut block = Block::from(tweak_bytes(number));
         self.schedules.tweak.encrypt_block(&mut block);
         let first = u128::from_le_bytes(block.into());
-        (0..piece.skip / BLOCK_BYTES).fold(first, |tweak, _| double(tweak))
+        firsts[0] = (0..skip / BLOCK_BYTES).fold(first, |tweak, _| double(tweak));
+        &firsts[..1]
+    }
+
+    /// The tweaks of up to eight 512-byte units, encrypted as one batch.
+    fn first_of_units<'a>(
+        &self,
+        stretch: Stretch,
+        firsts: &'a mut [u128; MOST_UNITS],
+    ) -> &'a [u128] {
+        let count = stretch.len / SECTOR_BYTES;
+        let mut blocks = [Block::default(); MOST_UNITS];
+        for (number, block) in (stretch.sector..).zip(&mut blocks[..count]) {
+            *block = tweak_bytes(number).into();
+        }
+        self.schedules.tweak.encrypt_blocks(&mut blocks[..count]);
+        for (first, block) in firsts.iter_mut().zip(blocks) {
+            *first = u128::from_le_bytes(block.into());
+        }
+        &firsts[..count]
     }
 }
 
@@ -82,24 +114,49 @@ impl Schedules {
     }
 }
 
-/// Fills `tweaks` with `first`, x first, x^2 first ...; returns the one that follows.
-fn fill(tweaks: &mut [u128], first: u128) -> u128 {
-    tweaks.iter_mut().fold(first, |tweak, place| {
-        *place = tweak;
-        double(tweak)
-    })
+impl Middle<'_> {
+    /// Adds the tweaks, runs `cipher` over the blocks, adds the tweaks again.
+    #[inline(always)]
+    fn around(self, cipher: impl FnOnce(InOutBuf<'_, '_, Block>)) {
+        let mut tweaks = Tweaks::new();
+        let mut places = 0..self.data.len() / BLOCK_BYTES;
+        for first in self.firsts {
+            let count = places.len().min(self.run);
+            tweaks.fill(places.start, count, *first);
+            places.start += count;
+        }
+        tweaks.add_to(self.data);
+        cipher(InOutBuf::from(&mut *self.data).into_chunks().0);
+        tweaks.add_to(self.data);
+    }
 }
 
-/// Multiplies by x in GF(2^128) modulo x^128 + x^7 + x^2 + x + 1 (IEEE 1619 section 5.2), without a
-/// branch on the value.
-fn double(tweak: u128) -> u128 {
-    (tweak << 1) ^ ((tweak >> 127) * 0x87)
+impl BlockSizeUser for Middle<'_> {
+    type BlockSize = U16;
 }
 
-/// Adds the tweaks to the blocks.
-fn add(blocks: &mut [Block], tweaks: &[u128]) {
-    for (block, tweak) in blocks.iter_mut().zip(tweaks) {
-        let sum = u128::from_le_bytes((*block).into()) ^ tweak;
-        *block = sum.to_le_bytes().into();
+impl BlockCipherEncClosure for Middle<'_> {
+    #[inline(always)]
+    fn call<B: BlockCipherEncBackend<BlockSize = U16>>(self, backend: &B) {
+        self.around(|blocks| {
+            let (batches, rest) = blocks.into_chunks();
+            for batch in batches {
+                backend.encrypt_par_blocks(batch);
+            }
+            backend.encrypt_tail_blocks(rest);
+        });
+    }
+}
+
+impl BlockCipherDecClosure for Middle<'_> {
+    #[inline(always)]
+    fn call<B: BlockCipherDecBackend<BlockSize = U16>>(self, backend: &B) {
+        self.around(|blocks| {
+            let (batches, rest) = blocks.into_chunks();
+            for batch in batches {
+                backend.decrypt_par_blocks(batch);
+            }
+            backend.decrypt_tail_blocks(rest);
+        });
     }
 }

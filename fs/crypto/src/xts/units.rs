@@ -1,7 +1,8 @@
-//! Owns the arithmetic of data units: where data is cut and which tweak each piece has.
+//! Owns the arithmetic of data units: where data is cut and which tweaks it has.
 //!
-//! It must not touch data or keys. Flow: `pieces` walks from the first sector to the end of the data,
-//! one piece a unit.
+//! It must not touch data or keys. Flow: [`stretches`] walks from the first sector to the end of the
+//! data and cuts at every 4096-byte border, whatever the unit; the engine asks each stretch for its
+//! tweaks.
 
 use serde::{Deserialize, Serialize};
 
@@ -26,13 +27,18 @@ pub enum Unit {
 #[error("a data unit has 512 or 4096 bytes, not {0}")]
 pub struct UnitError(pub u32);
 
-/// A stretch of data inside one unit.
+/// Sectors between two cuts.
+const STRETCH_SECTORS: u64 = 8;
+
+/// Bytes of the longest stretch.
+pub(super) const STRETCH_BYTES: usize = 8 * SECTOR_BYTES;
+
+/// A stretch of data that crosses no 4096-byte border: (part of) one 4096-byte unit, or up to eight
+/// units of 512 bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Piece {
-    /// The unit's tweak before encryption: the number of its first sector.
-    pub(super) tweak: u64,
-    /// Bytes of the unit before the data.
-    pub(super) skip: usize,
+pub(super) struct Stretch {
+    /// Number of its first sector.
+    pub(super) sector: u64,
     /// Bytes of data.
     pub(super) len: usize,
 }
@@ -76,29 +82,38 @@ impl From<Unit> for u32 {
     }
 }
 
-impl Piece {
-    /// The tweak as XTS takes it (IEEE 1619 section 5.1: little-endian).
+impl Stretch {
+    /// For 4096-byte units: the unit's number (that of its first sector) and the bytes of the unit
+    /// that lie before the data.
     #[inline]
-    pub(super) fn tweak_bytes(self) -> [u8; BLOCK_BYTES] {
-        u128::from(self.tweak).to_le_bytes()
+    pub(super) fn in_large_unit(self) -> (u64, usize) {
+        let unit = self.sector - self.sector % STRETCH_SECTORS;
+        // Below eight, so it fits every integer.
+        let sectors = usize::try_from(self.sector - unit).unwrap_or(0);
+        (unit, sectors * SECTOR_BYTES)
     }
 }
 
-/// The pieces of `len` bytes (whole sectors, not past the last sector number) from `sector` on.
+/// The tweak of a unit as XTS takes it (IEEE 1619 section 5.1: little-endian).
 #[inline]
-pub(super) fn pieces(unit: Unit, sector: u64, len: usize) -> impl Iterator<Item = Piece> {
-    let tweak = sector - sector % unit.sectors();
-    // Below 8 sectors, so it fits every integer.
-    let skip = usize::try_from(sector - tweak).unwrap_or(0) * SECTOR_BYTES;
-    let first = Piece { tweak, skip, len: len.min(unit.bytes() - skip) };
+pub(super) fn tweak_bytes(unit: u64) -> [u8; BLOCK_BYTES] {
+    u128::from(unit).to_le_bytes()
+}
+
+/// The stretches of `len` bytes (whole sectors, not past the last sector number) from `sector` on.
+#[inline]
+pub(super) fn stretches(sector: u64, len: usize) -> impl Iterator<Item = Stretch> {
+    let (_, skip) = Stretch { sector, len }.in_large_unit();
+    let first = Stretch { sector, len: len.min(STRETCH_BYTES - skip) };
     let mut rest = len;
     std::iter::successors(Some(first), move |last| {
         rest -= last.len;
-        // The last unit may be the last there is; no piece follows it then.
-        let tweak = last.tweak.wrapping_add(unit.sectors());
-        Some(Piece { tweak, skip: 0, len: rest.min(unit.bytes()) })
+        // The last stretch may end at the last sector number; an empty one follows it then.
+        let border = last.sector - last.sector % STRETCH_SECTORS;
+        let sector = border.wrapping_add(STRETCH_SECTORS);
+        Some(Stretch { sector, len: rest.min(STRETCH_BYTES) })
     })
-    .take_while(|piece| piece.len > 0)
+    .take_while(|stretch| stretch.len > 0)
 }
 
 #[cfg(test)]
