@@ -113,7 +113,7 @@ fn remedy(error: &CliError) -> String {
         CliError::FileExists { .. } => {
             String::from("choose another name, or say --force to replace it")
         }
-        CliError::File { .. } => String::from("check the path, its permissions and the free space"),
+        CliError::File { reason, .. } => file_remedy(reason.kind()),
         CliError::Output(_) => String::from("check where the output goes"),
         CliError::Image(image) => image_remedy(image),
         CliError::Helper(helper) => helper_remedy(helper),
@@ -132,6 +132,16 @@ fn remedy(error: &CliError) -> String {
         }
         CliError::Interrupted => String::new(),
     }
+}
+
+fn file_remedy(kind: ErrorKind) -> String {
+    let text = match kind {
+        ErrorKind::NotFound => "check the path",
+        ErrorKind::PermissionDenied => "check its permissions, or use sudo",
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => "free some space",
+        _ => "check the path and the storage behind it",
+    };
+    text.to_owned()
 }
 
 fn unfinished(vm: &str, disk: &str, attached: bool) -> String {

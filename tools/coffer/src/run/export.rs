@@ -46,8 +46,7 @@ pub(super) fn run(context: &Context, args: &ExportArgs) -> Result<Answer, CliErr
     };
     let copied = copy(context, args, &disk, save, &interrupt);
     // The copy decides how the command ends; a disk that stays attached is said beside it.
-    let detached =
-        if ours { context.api.detach(&name.vm, &name.disk, false).map(|_| ()) } else { Ok(()) };
+    let detached = if ours { import::detach(context, name).map(|_| ()) } else { Ok(()) };
     let file = copied?;
     detached?;
     let format = Format::from(args.format);

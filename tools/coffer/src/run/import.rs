@@ -18,6 +18,14 @@ use hostd_api::types::{AttachDisk, CreateDisk, DiskInfo, DiskState};
 use serde::Serialize;
 use std::ffi::OsStr;
 use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// How long a server may count `qemu-img` as a client after its end, before that is taken for another client.
+const GOODBYE: Duration = Duration::from_secs(3);
+
+/// How often it is asked again meanwhile.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// The answer of `disk import`.
 #[derive(Debug, Serialize)]
@@ -96,11 +104,27 @@ fn fill(
     let mut meter = Meter::new(context.progress(), &format!("import {name}"), source.size);
     qemu_img::convert(&copy, &mut meter, interrupt)?;
     // Detaching makes it durable; only then it may be called ready.
-    context.api.detach(&name.vm, &name.disk, false)?;
+    detach(context, name)?;
     if interrupt.is_set() {
         return Err(CliError::Interrupted);
     }
     Ok(context.api.ready(&name.vm, &name.disk)?)
+}
+
+/// Detaches a disk that was attached for a copy that has ended.
+pub(super) fn detach(context: &Context, name: &DiskName) -> Result<DiskInfo, ClientError> {
+    let start = Instant::now();
+    loop {
+        let answer = context.api.detach(&name.vm, &name.disk, false);
+        match &answer {
+            Err(ClientError::Api { error, .. })
+                if error.code == ErrorCode::InUse && start.elapsed() < GOODBYE =>
+            {
+                thread::sleep(LOOK);
+            }
+            _ => return answer,
+        }
+    }
 }
 
 /// NBD URI of an attached disk.
