@@ -187,8 +187,6 @@ def opened(path, flags, mode=0o600):
     fd = os.open(path, flags | os.O_CLOEXEC, mode)
     try:
         yield fd
-        if flags & os.O_WRONLY:
-            os.fsync(fd)
     finally:
         os.close(fd)
 
@@ -210,7 +208,7 @@ def cmd_info(args, backup):
     def wrapped_by(body):
         return ", ".join(wrap["key"] for wrap in body["wraps"]) + "  (MAC verified)"
 
-    safe, _ = open_safe(args.folder, backup)
+    safe, home_key = open_safe(args.folder, backup)
     print(f"vm   {safe['name']}  id {safe['id']}  {json.dumps(safe['policy'])}  key {wrapped_by(safe)}")
     problems, disks = [], os.path.join(args.folder, "disks")
     for name in sorted(n[:-5] for n in os.listdir(disks) if n.endswith(".disk")) if os.path.isdir(disks) else []:
@@ -221,6 +219,17 @@ def cmd_info(args, backup):
                 raise Refused(9, f"{payload} is shorter than the disk")
         except (Refused, OSError) as e:
             problems.append(str(e))
+    count = 0
+    for folder, _, files in os.walk(os.path.join(args.folder, "home")):
+        for path in (os.path.join(folder, name) for name in files):
+            try:
+                if stat.S_ISREG(os.lstat(path).st_mode):
+                    with opened(path, os.O_RDONLY | os.O_NOFOLLOW) as fd:
+                        home_file(fd, path, home_key, uuid.UUID(safe["id"]).bytes)
+                        count += 1
+            except (Refused, OSError) as e:
+                problems.append(str(e))
+    print(f"home {count} files with sound headers")
     if problems:
         raise Refused(9, "; ".join(problems))
 
@@ -232,6 +241,7 @@ def cmd_disk(args, backup):
             raise Refused(9, f"{path} is shorter than the disk, which has {disk['size']} bytes")
         with opened(args.out, NEW) as target:
             copy("decryptor", key, disk["unit"], disk["size"], source, 0, target, path)
+            os.fsync(target)
     print(f"{args.out}: {disk['size']} bytes, disk {disk['name']}, {disk['state']}")
 
 
@@ -254,31 +264,41 @@ def cmd_encrypt(args, backup):
             if os.path.exists(path):
                 os.fchmod(target, stat.S_IMODE(os.stat(path).st_mode))
                 os.fchown(target, os.stat(path).st_uid, os.stat(path).st_gid)
+            os.fsync(target)
         os.replace(new, path)
         with opened(os.path.dirname(path), os.O_RDONLY) as folder:
             os.fsync(folder)
     print(f"{path}: {length} bytes, disk {disk['name']}, {disk['state']}")
 
 
+def home_file(fd, path, home_key, vm):
+    """Plain size and key of a file of the home, from its length and its header page.
+
+    The length tells the size s: 4096 bytes of header, the data in whole units of 4096, and s mod 4096
+    bytes more that carry nothing but their number. No key means that nothing was ever written."""
+    units, rest = divmod(os.fstat(fd).st_size - PAGE, PAGE)
+    size = units * PAGE if rest == 0 else (units - 1) * PAGE + rest
+    header = os.pread(fd, PAGE, 0)
+    if units == 0 and rest:
+        raise Refused(9, f"{path} is damaged: no plain size gives its length")
+    if units < 0 or header == ZEROS:
+        return max(size, 0), None
+    magic, version, features, nonce, owner, tag = struct.unpack_from("<8sII32s16s32s", header)
+    if (magic, version, features) != (b"COFFERHF", 1, 0):
+        raise Refused(9, f"{path}: not the header of a home file of version 1")
+    mac = hmac.new(hkdf(home_key, b"coffer v1 file mac"), header[:64], hashlib.sha256).digest()
+    if owner != vm or not hmac.compare_digest(mac, tag) or header[96:] != ZEROS[96:]:
+        raise Refused(9, f"{path}: its header is damaged, or it belongs to another VM")
+    return size, hkdf(home_key, b"coffer v1 file" + nonce, 64, "SHA512")
+
+
 def copy_home_file(path, out, home_key, vm):
-    """Header page, then the data. The stored length tells the plain size s: 4096 bytes of header, the
-    data in whole units of 4096, and s mod 4096 bytes more that carry nothing but their number."""
-    with opened(path, os.O_RDONLY | os.O_NOFOLLOW) as source, opened(out, NEW) as target:
-        units, rest = divmod(os.fstat(source).st_size - PAGE, PAGE)
-        size = units * PAGE if rest == 0 else (units - 1) * PAGE + rest
-        header = os.pread(source, PAGE, 0)
-        if units == 0 and rest:
-            raise Refused(9, f"{path} is damaged: no plain size gives its length")
-        if units < 0 or header == ZEROS:  # never written; with a size it is all zeros
-            return os.ftruncate(target, max(size, 0))
-        magic, version, features, nonce, owner, tag = struct.unpack_from("<8sII32s16s32s", header)
-        if (magic, version, features) != (b"COFFERHF", 1, 0):
-            raise Refused(9, f"{path}: not the header of a home file of version 1")
-        mac = hmac.new(hkdf(home_key, b"coffer v1 file mac"), header[:64], hashlib.sha256).digest()
-        if owner != vm or not hmac.compare_digest(mac, tag) or header[96:] != ZEROS[96:]:
-            raise Refused(9, f"{path}: its header is damaged, or it belongs to another VM")
-        key = hkdf(home_key, b"coffer v1 file" + nonce, 64, "SHA512")
-        copy("decryptor", key, PAGE, size, source, PAGE, target, path)
+    with opened(path, os.O_RDONLY | os.O_NOFOLLOW) as source:
+        size, key = home_file(source, path, home_key, vm)
+        with opened(out, NEW) as target:
+            os.ftruncate(target, size)
+            if key:
+                copy("decryptor", key, PAGE, size, source, PAGE, target, path)
 
 
 def copy_metadata(out, info):
@@ -377,7 +397,7 @@ def main():
     except Refused as e:
         code, text = e.code, e
     except OSError as e:
-        code, text = (4 if isinstance(e, FileNotFoundError) else 10), e
+        code, text = (4 if isinstance(e, FileNotFoundError) else 10), f"{e.filename}: {e.strerror}"
     except (KeyError, TypeError, ValueError, AttributeError, EOFError) as e:
         code, text = 9, f"a file does not hold what it should: {e!r}"
     except KeyboardInterrupt:
