@@ -243,5 +243,8 @@ fn key_id(name: &str, uid: &Uuid, path: &Path) -> Result<KeyId, KmsError> {
 }
 
 #[cfg(test)]
-#[path = "native_tests.rs"]
-mod tests;
+mod damage_tests;
+#[cfg(test)]
+mod native_tests;
+#[cfg(test)]
+mod testing;
