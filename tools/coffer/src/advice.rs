@@ -163,6 +163,7 @@ fn image_remedy(error: &ImageError) -> String {
             "say --allow-backing if you trust who made the image, or ask for an image that stands alone",
         ),
         ImageError::Damaged { .. } => String::from("get the image again, or name its --format"),
+        ImageError::NoStorage { .. } => String::from("write the image to a file first"),
         ImageError::Empty { .. } => {
             String::from("make an empty disk with `coffer disk create VM DISK --size SIZE`")
         }

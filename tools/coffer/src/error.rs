@@ -125,6 +125,12 @@ pub(crate) enum ImageError {
         /// What is wrong.
         what: &'static str,
     },
+    /// A pipe, a folder, a character device.
+    #[error("{} is neither a file nor a block device", path.display())]
+    NoStorage {
+        /// The path.
+        path: PathBuf,
+    },
     /// It holds nothing.
     #[error("{} is empty; there is nothing to import", path.display())]
     Empty {

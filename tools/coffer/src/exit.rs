@@ -90,7 +90,7 @@ pub(crate) fn exit_of(error: &CliError) -> Exit {
         CliError::Usage(_) => Exit::Usage,
         CliError::FileExists { .. } | CliError::Unfinished { .. } => Exit::Exists,
         CliError::File { reason, .. } => exit_of_kind(reason.kind()),
-        CliError::Image(ImageError::Empty { .. }) => Exit::Usage,
+        CliError::Image(ImageError::Empty { .. } | ImageError::NoStorage { .. }) => Exit::Usage,
         CliError::Image(ImageError::ReadsOthers { .. }) => Exit::Denied,
         CliError::Image(ImageError::Foreign { .. } | ImageError::Damaged { .. }) => Exit::Damaged,
         CliError::Helper(

@@ -145,6 +145,10 @@ fn nothing_and_missing_files_are_refused() {
     let folder = folder();
     let missing = probe(&folder.path().join("no"), None, false).expect_err("missing");
     assert!(matches!(missing, CliError::File { .. }), "{missing}");
+    for path in [folder.path(), Path::new("/dev/null")] {
+        let error = probe(path, Some(Format::Raw), false).expect_err("no storage");
+        assert!(matches!(error, CliError::Image(ImageError::NoStorage { .. })), "{error}");
+    }
     if have_qemu_img() {
         fs::write(folder.path().join("empty"), b"").expect("written");
         let empty = probe(&folder.path().join("empty"), None, false).expect_err("empty");

@@ -13,6 +13,7 @@ use clap::ValueEnum;
 use serde::Serialize;
 use std::fs::{self, File};
 use std::io::Read;
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
 /// Bytes read from the front of an image: a qcow2 header with its backing name, a VMDK descriptor as
@@ -87,8 +88,13 @@ pub(crate) fn probe(
     Ok(Source { path, format, size, warnings })
 }
 
+/// The front of a plain file or block device. Pipes and other devices have no size, and a pipe would block.
 fn read_head(path: &Path) -> Result<Vec<u8>, CliError> {
     let mut head = Vec::new();
+    let kind = fs::metadata(path).map_err(CliError::file("open", path))?.file_type();
+    if !kind.is_file() && !kind.is_block_device() {
+        return Err(ImageError::NoStorage { path: path.to_owned() }.into());
+    }
     let file = File::open(path).map_err(CliError::file("open", path))?;
     file.take(HEAD).read_to_end(&mut head).map_err(CliError::file("read", path))?;
     Ok(head)

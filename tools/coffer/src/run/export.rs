@@ -32,8 +32,9 @@ struct Exported<'a> {
 
 pub(super) fn run(context: &Context, args: &ExportArgs) -> Result<Answer, CliError> {
     let name = &args.name;
-    let (save, _file) = SaveFile::create(&args.file, args.force)?;
+    // First, so that no signal leaves the hidden file behind.
     let interrupt = import::watch()?;
+    let (save, _file) = SaveFile::create(&args.file, args.force)?;
     let before = find(context, name)?;
     let warnings: Vec<String> = before.as_ref().and_then(in_use).into_iter().collect();
     context.warn(&warnings);
