@@ -1,3 +1,19 @@
 //! The integration tests of the whole product, one module a topic, in one program.
 //!
 //! Owns no test itself. Every test makes a `tests::host::Host` of its own, so all may run at the same time.
+
+#![expect(clippy::unwrap_used, reason = "a test whose machine does not do what it must has failed")]
+
+mod crash;
+mod damage;
+mod disk;
+mod guest;
+mod home;
+mod keys;
+mod lifecycle;
+mod limits;
+mod locking;
+mod markers;
+mod recover;
+mod storage;
+mod transfer;

@@ -133,6 +133,29 @@ impl Host {
         run_command(self.daemon_command(), None, wait::STEP)
     }
 
+    /// Starts hostd when its keys cannot be had. It may refuse to start, or run with all VMs locked; gives back
+    /// what it says about them: its log, and the status of host and keys when it runs.
+    ///
+    /// # Panics
+    /// When it neither ends nor answers within a step.
+    #[must_use]
+    pub fn up_refused_or_locked(&mut self) -> String {
+        let mut daemon = self.spawn();
+        let ended = wait::until("hostd ends or answers", wait::STEP, || {
+            if let Some(status) = daemon.try_wait().ok().flatten() {
+                return Some(Some(status));
+            }
+            (self.coffer(&["host", "status"]).code == 0).then_some(None)
+        });
+        if let Some(status) = ended {
+            assert!(!status.success(), "hostd ended without an error:\n{}", self.log());
+            return self.log();
+        }
+        self.daemon = Some(daemon);
+        let status = self.coffer(&["host", "status"]).ok() + &self.coffer(&["key", "status"]).ok();
+        self.log() + &status
+    }
+
     fn spawn(&self) -> Child {
         let log = OpenOptions::new().create(true).append(true).open(self.log_file());
         let log = log.expect("a log file");

@@ -14,6 +14,7 @@ pub mod binaries;
 pub mod command;
 pub mod guest;
 pub mod host;
+pub mod nbd;
 pub mod process;
 pub mod scratch;
 pub mod skip;

@@ -3,6 +3,7 @@
 # It must not know what Coffer is; it prepares a Debian machine for those who do.
 
 # Absolute path of the project.
+# shellcheck disable=SC2034  # for those who source this
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 
 say() { printf '%s\n' "$*"; }
@@ -17,8 +18,8 @@ need_root() {
 }
 
 need_debian() {
-    command -v apt-get >/dev/null && command -v dpkg-query >/dev/null ||
-        fail "needs a Debian system (apt-get); elsewhere install by hand what docs/testing.md lists"
+    command -v apt-get >/dev/null ||
+        fail "needs a Debian system (apt-get); elsewhere install by hand what the install functions of the tools name"
 }
 
 # The Rust toolchain is the one thing that is not installed here: where it comes from is the user's choice.

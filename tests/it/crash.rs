@@ -1,0 +1,245 @@
+//! SIGKILL of hostd, of a vmd, of everything, at many moments: what was acknowledged is there afterwards.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+use tests::host::{Host, pattern};
+use tests::nbd::Nbd;
+use tests::scratch::mounts_below;
+use tests::{needs, process, wait};
+
+/// Bytes of one record; not a multiple of 4096, so that units are shared.
+const RECORD: usize = 9 * 512;
+
+/// Records that fit on the test disk.
+const RECORDS: usize = 4000;
+
+fn host_with_disk() -> Host {
+    let host = Host::start();
+    host.coffer(&["vm", "create", "web01"]).ok();
+    host.coffer(&["disk", "create", "web01", "data", "--size", "32M"]).ok();
+    host.coffer(&["disk", "attach", "web01", "data"]).ok();
+    host
+}
+
+fn offset(number: usize) -> u64 {
+    u64::try_from(number * RECORD).unwrap()
+}
+
+fn record(number: usize) -> Vec<u8> {
+    pattern(RECORD, u32::try_from(number).unwrap() + 1)
+}
+
+/// Writes and flushes records until the connection breaks or it is told to stop; counts what was acknowledged.
+struct Writer {
+    thread: Option<JoinHandle<()>>,
+    stop: Arc<AtomicBool>,
+    durable: Arc<Mutex<usize>>,
+}
+
+impl Writer {
+    fn start(socket: PathBuf, first: usize) -> Self {
+        let (stop, durable) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(first)));
+        let (told, count) = (Arc::clone(&stop), Arc::clone(&durable));
+        let thread = thread::spawn(move || {
+            let Ok(mut nbd) = Nbd::open(&socket, "data") else { return };
+            for number in first..RECORDS {
+                let done = nbd.write(offset(number), &record(number)).and_then(|()| nbd.flush());
+                if done.is_err() || told.load(Ordering::Relaxed) {
+                    return;
+                }
+                *count.lock().unwrap() = number + 1;
+            }
+        });
+        Self { thread: Some(thread), stop, durable }
+    }
+
+    fn durable(&self) -> usize {
+        *self.durable.lock().unwrap()
+    }
+
+    fn end(mut self) -> usize {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.take().unwrap().join().unwrap();
+        self.durable()
+    }
+}
+
+/// Checks every acknowledged record.
+fn check(host: &Host, durable: usize) {
+    let mut nbd = Nbd::open(&host.socket("web01", "data"), "data").unwrap();
+    for number in 0..durable {
+        assert!(
+            nbd.read(offset(number), RECORD).unwrap() == record(number),
+            "record {number} of {durable}"
+        );
+    }
+}
+
+/// Attaches the disk unless this hostd already serves it.
+fn attach(host: &Host) {
+    if host.json(&["disk", "list", "web01"])[0]["state"] != "attached" {
+        host.coffer(&["disk", "attach", "web01", "data"]).ok();
+    }
+}
+
+#[test]
+fn a_vmd_serves_on_while_hostd_is_dead_and_is_adopted() {
+    needs!(Root, Fuse);
+    let mut host = host_with_disk();
+    host.coffer(&["vm", "mount", "web01"]).ok();
+    let vmds = host.vmds();
+    assert_eq!(vmds.len(), 1);
+    let writer = Writer::start(host.socket("web01", "data"), 0);
+    wait::until_true("the first records", || writer.durable() > 5);
+    host.kill();
+    let at_death = writer.durable();
+    wait::until_true("records while hostd is dead", || writer.durable() > at_death + 5);
+    fs::write(host.home("web01").join("alone"), "written without hostd").unwrap();
+    host.up();
+    let shown = host.json(&["vm", "show", "web01"]);
+    assert_eq!(
+        (shown["state"].as_str(), shown["vmd_pid"].as_i64()),
+        (Some("running"), Some(i64::from(vmds[0])))
+    );
+    assert_eq!(shown["disks"][0]["state"], "attached");
+    assert_eq!(shown["home"].as_str().unwrap(), host.home("web01").to_str().unwrap());
+    let after = writer.durable();
+    wait::until_true("records after the adoption", || writer.durable() > after + 5);
+    let durable = writer.end();
+    check(&host, durable);
+    assert_eq!(
+        fs::read_to_string(host.home("web01").join("alone")).unwrap(),
+        "written without hostd"
+    );
+    host.coffer(&["disk", "detach", "web01", "data"]).ok();
+    host.coffer(&["vm", "umount", "web01"]).ok();
+    wait::until_true("the vmd ends", || host.vmds().is_empty());
+}
+
+#[test]
+fn a_clean_stop_of_hostd_leaves_the_vmd_and_the_next_adopts_it() {
+    needs!(Root);
+    let mut host = host_with_disk();
+    let vmds = host.vmds();
+    let writer = Writer::start(host.socket("web01", "data"), 0);
+    assert_eq!(host.stop(), Some(0));
+    let at_stop = writer.durable();
+    wait::until_true("records while hostd is stopped", || writer.durable() > at_stop + 5);
+    host.up();
+    assert_eq!(host.vmds(), vmds);
+    let durable = writer.end();
+    check(&host, durable);
+}
+
+#[test]
+fn a_vmd_that_dies_is_started_again_on_the_same_sockets() {
+    needs!(Root, Fuse);
+    let host = host_with_disk();
+    host.coffer(&["vm", "mount", "web01"]).ok();
+    fs::write(host.home("web01").join("kept"), "kept").unwrap();
+    let mut durable = 0;
+    for round in 1..=3 {
+        let writer = Writer::start(host.socket("web01", "data"), durable);
+        wait::until_true("records", || writer.durable() > durable + 5);
+        host.kill_vmds();
+        durable = writer.end();
+        wait::until_true("the vmd is back", || {
+            let shown = host.json(&["vm", "show", "web01"]);
+            shown["state"] == "running" && shown["vmd_restarts"] == round && !host.vmds().is_empty()
+        });
+        check(&host, durable);
+    }
+    wait::until_true("the home is back", || {
+        fs::read_to_string(host.home("web01").join("kept")).is_ok_and(|text| text == "kept")
+    });
+    assert_eq!(mounts_below(&host.run_dir()).len(), 1);
+}
+
+#[test]
+fn a_vmd_that_died_with_hostd_is_found_dead() {
+    needs!(Root, Fuse);
+    let mut host = host_with_disk();
+    host.coffer(&["vm", "mount", "web01"]).ok();
+    host.kill();
+    host.kill_vmds();
+    assert!(fs::read_dir(host.home("web01")).is_err(), "a dead mount is left behind");
+    assert!(host.socket("web01", "data").exists(), "a stale socket is left behind");
+    host.up();
+    assert!(mounts_below(&host.run_dir()).is_empty(), "dead mounts are cleared");
+    assert!(Nbd::open(&host.socket("web01", "data"), "data").is_err());
+    assert_eq!(host.state("web01"), "unlocked");
+    attach(&host);
+    host.coffer(&["vm", "mount", "web01"]).ok();
+    check(&host, 0);
+}
+
+#[test]
+fn killing_everything_at_any_moment_loses_nothing_acknowledged() {
+    needs!(Root, Fuse);
+    let mut host = host_with_disk();
+    let mut durable = 0;
+    let mut files = 0;
+    for round in 0..8_u64 {
+        if host.json(&["vm", "show", "web01"])["home"].is_null() {
+            host.coffer(&["vm", "mount", "web01"]).ok();
+        }
+        let writer = Writer::start(host.socket("web01", "data"), durable);
+        let end = std::time::Instant::now() + Duration::from_millis(40 + 37 * round);
+        while std::time::Instant::now() < end {
+            let mut file = File::create(host.home("web01").join(format!("f{files}"))).unwrap();
+            file.write_all(&pattern(5000, files)).unwrap();
+            file.sync_all().unwrap();
+            files += 1;
+        }
+        host.kill();
+        host.kill_vmds();
+        durable = writer.end();
+        host.up();
+        attach(&host);
+        check(&host, durable);
+        host.coffer(&["vm", "mount", "web01"]).ok();
+        for number in 0..files {
+            let found = fs::read(host.home("web01").join(format!("f{number}"))).unwrap();
+            assert!(found == pattern(5000, number), "file {number} of {files} differs");
+        }
+    }
+    assert!(durable > 0 && files > 0);
+}
+
+#[test]
+fn killing_hostd_in_the_middle_of_a_verb_leaves_whole_things() {
+    needs!(Root);
+    let mut host = host_with_disk();
+    for round in 0..10_u64 {
+        let vm = format!("vm{round}");
+        thread::scope(|scope| {
+            let said = scope.spawn(|| host.coffer(&["vm", "create", &vm]));
+            let disk =
+                scope.spawn(|| host.coffer(&["disk", "create", "web01", &vm, "--size", "1M"]));
+            thread::sleep(Duration::from_millis(3 * round));
+            process::kill(host.pid().unwrap());
+            let _ = (said.join(), disk.join());
+        });
+        host.kill();
+        host.up();
+        // Made as a whole or not at all: either way the name can be used now.
+        let shown = host.coffer(&["vm", "show", &vm]);
+        match shown.code {
+            0 => {}
+            4 => {
+                host.coffer(&["vm", "create", &vm]).ok();
+            }
+            _ => panic!("{shown}"),
+        }
+        host.coffer(&["vm", "unlock", &vm]).ok();
+        let disks = host.json(&["disk", "list", "web01"]);
+        for disk in disks.as_array().unwrap() {
+            assert_ne!(disk["state"], "damaged", "{disk}");
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! Datastores that are missing, read-only, full or taken.
+
+use std::fs;
+use std::path::Path;
+use tests::command;
+use tests::host::{Host, write_pattern};
+use tests::nbd::Nbd;
+use tests::needs;
+
+/// Room of the small datastores.
+const SMALL: u64 = 24 << 20;
+
+/// A running host whose datastore is a tmpfs of `SMALL` bytes.
+fn small_host() -> Host {
+    let mut host = Host::prepare(|scratch| scratch.tmpfs("store", SMALL));
+    host.init();
+    host.up();
+    host.coffer(&["vm", "create", "web01"]).ok();
+    host
+}
+
+fn remount(folder: &Path, mode: &str) {
+    command::ok("mount", &["-o", &format!("remount,{mode}"), folder.to_str().unwrap()]);
+}
+
+#[test]
+fn a_missing_datastore_is_named_and_found_when_it_is_back() {
+    needs!(Root);
+    let mut host = Host::prepare(|scratch| scratch.join("store"));
+    host.init();
+    fs::remove_dir(host.store()).unwrap();
+    host.up();
+    let status = host.json(&["host", "status"]);
+    assert_eq!(status["datastores"][0]["state"]["state"], "unavailable", "{status}");
+    let said = host.coffer(&["vm", "create", "web01"]);
+    assert_eq!(said.code, 10, "{said}");
+    assert!(said.err.contains("local"), "{said}");
+    fs::create_dir(host.store()).unwrap();
+    host.coffer(&["vm", "list"]).ok();
+    host.coffer(&["vm", "create", "web01"]).ok();
+}
+
+#[test]
+fn a_read_only_datastore_is_named_and_still_readable() {
+    needs!(Root);
+    let mut host = small_host();
+    host.coffer(&["disk", "create", "web01", "data", "--size", "1M"]).ok();
+    assert_eq!(host.stop(), Some(0));
+    remount(host.store(), "ro");
+    host.up();
+    let status = host.json(&["host", "status"]);
+    assert_eq!(status["datastores"][0]["state"]["state"], "read-only", "{status}");
+    host.coffer(&["vm", "create", "web02"]).refused(10, &["read-only"]);
+    host.coffer(&["disk", "create", "web01", "more", "--size", "1M"]).refused(10, &["read-only"]);
+    host.coffer(&["disk", "attach", "web01", "data"]).refused(10, &["read-only"]);
+    host.coffer(&["disk", "attach", "web01", "data", "--read-only"]).ok();
+    let mut nbd = Nbd::open(&host.socket("web01", "data"), "data").unwrap();
+    assert_eq!(nbd.read(0, 512).unwrap(), [0; 512]);
+}
+
+#[test]
+fn a_full_datastore_fails_the_write_and_keeps_what_was_there() {
+    needs!(Root);
+    let host = small_host();
+    host.coffer(&["disk", "create", "web01", "data", "--size", "64M"]).ok();
+    host.coffer(&["disk", "attach", "web01", "data"]).ok();
+    let mut nbd = Nbd::open(&host.socket("web01", "data"), "data").unwrap();
+    nbd.write(0, &[0x5a; 1 << 20]).unwrap();
+    nbd.flush().unwrap();
+    let full = (1..64_u64).find_map(|mib| nbd.write(mib << 20, &[0xa5; 1 << 20]).err());
+    assert_eq!(full.unwrap().raw_os_error(), Some(28), "ENOSPC reaches the client");
+    assert!(nbd.read(0, 1 << 20).unwrap() == [0x5a; 1 << 20], "the first MiB differs");
+    assert!(nbd.read(5 << 20, 1 << 20).unwrap() == [0xa5; 1 << 20], "the sixth MiB differs");
+
+    let said = host.coffer(&["vm", "create", "web02"]);
+    assert_eq!(said.code, 10, "{said}");
+    assert!(!host.file("web02", "vm.safe").exists());
+    drop(nbd);
+    host.coffer(&["disk", "detach", "web01", "data"]).ok();
+    host.coffer(&["disk", "delete", "web01", "data", "--yes"]).ok();
+    host.coffer(&["vm", "create", "web02"]).ok();
+}
+
+#[test]
+fn an_import_that_does_not_fit_leaves_nothing() {
+    needs!(Root, Program("qemu-img"));
+    let host = small_host();
+    let image = host.scratch().join("big.raw");
+    write_pattern(&image, 40 << 20, 3);
+    let said = host.coffer(&["disk", "import", "web01", "root", image.to_str().unwrap()]);
+    assert!([10, 13].contains(&said.code), "{said}");
+    assert!(!said.err.contains("panicked"), "{said}");
+    assert_eq!(host.json(&["disk", "list", "web01"]).as_array().unwrap().len(), 0);
+    assert!(!host.file("web01", "disks/root.data").exists());
+    assert!(host.vmds().is_empty());
+}
+
+#[test]
+fn a_full_datastore_fails_the_write_to_a_home_file() {
+    needs!(Root, Fuse);
+    let host = small_host();
+    host.coffer(&["vm", "mount", "web01"]).ok();
+    let kept = host.home("web01").join("kept");
+    fs::write(&kept, [7; 100_000]).unwrap();
+    let error = fs::write(host.home("web01").join("big"), vec![1; 40 << 20]).unwrap_err();
+    assert_eq!(error.raw_os_error(), Some(28), "{error}");
+    assert!(fs::read(&kept).unwrap() == [7; 100_000], "the old file differs");
+    fs::remove_file(host.home("web01").join("big")).unwrap();
+    fs::write(host.home("web01").join("small"), "fits again").unwrap();
+}
+
+#[test]
+fn a_datastore_belongs_to_one_hostd() {
+    needs!(Root);
+    let first = Host::start();
+    first.coffer(&["vm", "create", "web01"]).ok();
+    let store = first.store().to_owned();
+    let mut second = Host::prepare(|_| store);
+    second.init();
+    second.up();
+    let status = second.json(&["host", "status"]);
+    let reason = status["datastores"][0]["state"]["reason"].as_str().unwrap_or_default();
+    assert!(reason.contains("hostd"), "{status}");
+    let said = second.coffer(&["vm", "create", "web02"]);
+    assert_eq!(said.code, 10, "{said}");
+    second.coffer(&["vm", "mount", "web01"]).refused(4, &["web01"]);
+    first.coffer(&["vm", "create", "web02"]).ok();
+}
+
+#[test]
+fn a_second_hostd_with_the_same_folders_refuses_to_start() {
+    needs!(Root);
+    let host = Host::start();
+    let said = host.up_refused();
+    assert_ne!(said.code, 0, "{said}");
+    assert!(said.err.to_lowercase().contains("hostd"), "{said}");
+    host.coffer(&["host", "status"]).ok();
+}
