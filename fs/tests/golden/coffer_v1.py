@@ -15,6 +15,7 @@ import hmac
 import json
 import os
 import sys
+import uuid
 
 from cryptography.hazmat.primitives import hashes, keywrap
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
@@ -29,6 +30,7 @@ DISKS = {
     "old": dict(id="00000000-0000-4000-8000-000000000003", size=4608, unit=512, state="importing",
                 key=bytes(range(64, 128)), written=[(0, 512), (4096, 4608)]),
 }
+NOTES, NONCE = 5000, bytes(range(0xC0, 0xE0))
 PASSPHRASES = {"golden/1": b"golden", "recovery/2": b"golden recovery"}
 
 
@@ -125,6 +127,19 @@ def golden_descriptor(name, disk):
     return seal(body, disk["key"], b"coffer v1 disk mac")
 
 
+def file_key(nonce):
+    return hkdf(HOME_KEY, b"coffer v1 file" + nonce, 64, hashes.SHA512())
+
+
+def golden_home_file():
+    """A home file of 5000 plain bytes: header page, two units, 904 bytes that only carry the size."""
+    header = b"COFFERHF" + (1).to_bytes(4, "little") + bytes(4) + NONCE + uuid.UUID(VM).bytes
+    header += hmac.digest(hkdf(HOME_KEY, b"coffer v1 file mac", 32), header, "sha256")
+    plain = bytes(map(pattern, range(NOTES))).ljust(8192, b"\0")
+    units = [xts(file_key(NONCE), at // 512, plain[at:at + 4096], True) for at in (0, 4096)]
+    return header.ljust(4096, b"\0") + b"".join(units) + bytes(NOTES % 4096)
+
+
 def write_file(path, data):
     with open(path, "wb") as file:
         file.write(data)
@@ -138,6 +153,9 @@ def read_file(*path):
 def make(folder):
     os.makedirs(os.path.join(folder, "disks"), exist_ok=True)
     write_file(os.path.join(folder, "vm.safe"), golden_safe())
+    os.makedirs(os.path.join(folder, "home"), exist_ok=True)
+    write_file(os.path.join(folder, "home", "notes.txt"), golden_home_file())
+    write_file(os.path.join(folder, "home", "empty"), b"")
     for name, disk in DISKS.items():
         write_file(os.path.join(folder, "disks", name + ".disk"), golden_descriptor(name, disk))
         write_file(os.path.join(folder, "disks", name + ".data"), golden_payload(disk))
@@ -179,6 +197,10 @@ def example():
         tweak = (at // 4096 * 8).to_bytes(16, "little").hex()
         print(f"{at:6}  unit tweak {tweak}  plain {text[at:at + 16].hex()}  cipher {payload[at:at + 16].hex()}")
     print("sha256 of root.data ", hashlib.sha256(payload).hexdigest())
+    stored = golden_home_file()
+    print("home header ", stored[:96].hex())
+    print("file key    ", file_key(NONCE).hex())
+    print("home data   ", stored[4096:4112].hex(), stored[8192:8208].hex(), "length", len(stored))
 
 
 if __name__ == "__main__":
