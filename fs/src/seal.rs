@@ -29,7 +29,7 @@ pub const MAX_WRAPS: usize = 16;
 pub const VERSION: u32 = 1;
 
 /// The first line of a kind of sealed file.
-pub trait Body: Serialize + DeserializeOwned {
+pub trait Body: Clone + Serialize + DeserializeOwned {
     /// Value of the field `format`.
     const FORMAT: &'static str;
     /// Context of the MAC key, so that the MAC of one kind never fits another.
@@ -104,14 +104,15 @@ impl<B: Body> Sealed<B> {
         self.body.wraps().iter().map(|wrap| &wrap.key)
     }
 
-    /// Unwraps the key inside with `kek`, whose id is `id`, and checks the MAC with it.
-    pub fn open(self, kek: &Kek, id: &KeyId, arena: &Arena) -> Result<(B, B::Key), SealError> {
+    /// Unwraps the key inside with `kek`, whose id is `id`, and checks the MAC with it. After a failure
+    /// another key may be tried.
+    pub fn open(&self, kek: &Kek, id: &KeyId, arena: &Arena) -> Result<(B, B::Key), SealError> {
         let key = self.unwrap(kek, id, arena)?;
         let mac = mac_key::<B>(&self.path, &key, arena)?;
         if !mac.verify(&[&self.line], &self.mac) {
-            return Err(SealError::MacMismatch { path: self.path });
+            return Err(SealError::MacMismatch { path: self.path.clone() });
         }
-        Ok((self.body, key))
+        Ok((self.body.clone(), key))
     }
 
     fn unwrap(&self, kek: &Kek, id: &KeyId, arena: &Arena) -> Result<B::Key, SealError> {

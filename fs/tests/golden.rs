@@ -1,6 +1,8 @@
 //! Files of version 1 that another program made (`golden/coffer_v1.py`) open and hold the right bytes;
 //! what this program writes, that program reads; and the numbers of `docs/format.md` are true.
 
+#![expect(clippy::unwrap_used, reason = "the helpers of a test may panic as the test does")]
+
 use cryptfs::backing::{Backing, FileBacking};
 use cryptfs::descriptor::{Descriptor, State};
 use cryptfs::folder::VmFolder;
@@ -139,7 +141,7 @@ fn the_home_file_holds_the_right_bytes() {
     let mut units = stored[4096..12288].to_vec();
     cipher.decrypt(0, &mut units).unwrap();
     let size = usize::try_from(size).unwrap();
-    assert_eq!(units[..size], expected(size, &[0..size]));
+    assert_eq!(units[..size], expected(size, std::slice::from_ref(&(0..size))));
     assert_eq!(header::encode(&nonce, safe.id, &mac)[..], stored[..4096]);
     let document = document();
     let numbers =

@@ -187,7 +187,7 @@ impl State {
         change.apply(&mut self.live, |_| true);
         match &change {
             Change::Write { offset, data } => {
-                self.mark(&(*offset..*offset + data.len() as u64), true)
+                self.mark(&(*offset..*offset + data.len() as u64), true);
             }
             Change::Zero { .. } => {}
             Change::Length(len) => self.allocated.resize(index(len.div_ceil(SECTOR)), false),

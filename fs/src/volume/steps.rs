@@ -91,7 +91,7 @@ impl Step {
     pub(super) fn apply(&self, model: &mut [u8]) {
         match *self {
             Self::Write { at, len, fill } => {
-                model[at..at + len].copy_from_slice(&pattern(fill, len))
+                model[at..at + len].copy_from_slice(&pattern(fill, len));
             }
             Self::Zero { at, len, .. } => model[at..at + len].fill(0),
             Self::Read { .. } | Self::Discard { .. } | Self::Flush => {}
