@@ -1,3 +1,5 @@
-//! The host daemon: keyring, datastores, supervisor of vmd processes, control API.
+//! The host daemon. All of it is in the library; this file only turns the outcome into an exit code.
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    hostd::cli::main()
+}

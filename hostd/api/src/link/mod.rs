@@ -21,8 +21,12 @@ pub const LINK_FD: i32 = 3;
 /// Largest message in bytes; a request has a few hundred.
 pub const MAX_MESSAGE: usize = 64 * 1024;
 
-/// Largest number of descriptors with one message: lock, folder, /dev/fuse, key sheet, and spare.
-pub const MAX_FDS: usize = 8;
+/// Most disks that one vmd serves: an adoption passes all their listening sockets in one message.
+pub const MAX_DISKS: usize = 64;
+
+/// Largest number of descriptors with one message: the lock and one listening socket a disk at an adoption.
+/// The kernel's own limit is 253 (unix(7), `SCM_MAX_FD`).
+pub const MAX_FDS: usize = 1 + MAX_DISKS;
 
 /// What hostd asks of a vmd. Descriptors travel beside it, in the order given at each variant.
 #[derive(Debug, Clone, Serialize, Deserialize)]

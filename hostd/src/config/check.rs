@@ -1,0 +1,150 @@
+//! What a parsed configuration must fulfil beyond its types.
+//!
+//! Owns the rules; reads nothing but `/etc/group`. One function a topic, each returns the first fault found.
+
+use super::{Config, ConfigError, DangerZone};
+use std::path::Path;
+
+/// Bounds of the key arena in KiB: below, a handful of keys fill it; above, it is surely a mistake.
+const KEY_MEMORY_KIB: std::ops::RangeInclusive<usize> = 64..=1_048_576;
+
+/// Most connections for one disk; each costs vmd a thread and buffers.
+const DISK_CONNECTIONS: std::ops::RangeInclusive<u32> = 1..=1024;
+
+/// Bounds of connections to the control socket; each costs memory of the daemon.
+const CONTROL_CONNECTIONS: std::ops::RangeInclusive<usize> = 1..=4096;
+
+/// Bounds of the number of VMs.
+const VMS: std::ops::RangeInclusive<usize> = 1..=100_000;
+
+type Problem = (String, String, String);
+
+pub(super) fn check(config: &Config, file: &Path) -> Result<(), ConfigError> {
+    let found = folders(config)
+        .or_else(|| datastores(config))
+        .or_else(|| passphrase(config))
+        .or_else(|| groups(config))
+        .or_else(|| limits(config))
+        .or_else(|| danger(&config.danger_zone));
+    match found {
+        None => Ok(()),
+        Some((key, reason, remedy)) => {
+            Err(ConfigError { file: file.to_owned(), key, reason, remedy })
+        }
+    }
+}
+
+fn problem(key: impl Into<String>, reason: impl Into<String>, remedy: &str) -> Option<Problem> {
+    Some((key.into(), reason.into(), remedy.into()))
+}
+
+fn folders(config: &Config) -> Option<Problem> {
+    let named = [
+        ("run_dir", Some(&config.run_dir)),
+        ("state_dir", Some(&config.state_dir)),
+        ("vmd", config.vmd.as_ref()),
+    ];
+    let native = &config.provider.native;
+    let more = [
+        ("provider.native.file", native.file.as_ref()),
+        ("provider.native.passphrase_file", native.passphrase_file.as_ref()),
+    ];
+    let all = named.into_iter().chain(more);
+    for (key, path) in all.filter_map(|(key, path)| Some((key, path?))) {
+        if !path.is_absolute() {
+            return problem(key, format!("{} is relative", path.display()), "write the whole path");
+        }
+    }
+    None
+}
+
+fn datastores(config: &Config) -> Option<Problem> {
+    if config.datastore.is_empty() {
+        return problem("datastore", "there is none", "add a [[datastore]] with name and path");
+    }
+    for (index, store) in config.datastore.iter().enumerate() {
+        let key = format!("datastore.{}", store.name);
+        if let Err(e) = store.name.parse::<cryptfs::name::Name>() {
+            return problem(key, e.to_string(), "choose another name");
+        }
+        if !store.path.is_absolute() {
+            return problem(key, "its path is relative", "write the whole path");
+        }
+        for other in config.datastore.iter().take(index) {
+            if other.name == store.name {
+                return problem(key, "the name is used twice", "give each datastore its own name");
+            }
+            if store.path.starts_with(&other.path) || other.path.starts_with(&store.path) {
+                let reason = format!("its path lies inside that of {} or around it", other.name);
+                return problem(key, reason, "give each datastore a folder of its own");
+            }
+        }
+    }
+    None
+}
+
+fn passphrase(config: &Config) -> Option<Problem> {
+    let native = &config.provider.native;
+    let given = [native.passphrase_file.is_some(), native.credential.is_some(), native.prompt];
+    if given.iter().filter(|on| **on).count() > 1 {
+        return problem(
+            "provider.native",
+            "more than one of passphrase_file, credential and prompt is set",
+            "keep one of them",
+        );
+    }
+    match &native.credential {
+        Some(name) if name.is_empty() || name.contains('/') || name.starts_with('.') => problem(
+            "provider.native.credential",
+            format!("{name:?} is no name of a credential"),
+            "use the name given to LoadCredential=",
+        ),
+        _ => None,
+    }
+}
+
+fn groups(config: &Config) -> Option<Problem> {
+    let named =
+        [("socket.group", &config.socket.group), ("socket.disk_group", &config.socket.disk_group)];
+    let (key, group) = named.into_iter().find_map(|(key, group)| {
+        group.as_ref().filter(|g| g.resolve().is_none()).map(|g| (key, g))
+    })?;
+    problem(key, format!("{group:?} is not in /etc/group"), "make the group, or write its number")
+}
+
+fn limits(config: &Config) -> Option<Problem> {
+    let l = &config.limits;
+    let faults = [
+        (
+            "limits.key_memory_kib",
+            KEY_MEMORY_KIB.contains(&l.key_memory_kib),
+            format!("{KEY_MEMORY_KIB:?}"),
+        ),
+        (
+            "limits.disk_connections",
+            DISK_CONNECTIONS.contains(&l.disk_connections),
+            format!("{DISK_CONNECTIONS:?}"),
+        ),
+        (
+            "limits.control_connections",
+            CONTROL_CONNECTIONS.contains(&l.control_connections),
+            format!("{CONTROL_CONNECTIONS:?}"),
+        ),
+        ("limits.vms", VMS.contains(&l.vms), format!("{VMS:?}")),
+    ];
+    let (key, _, range) = faults.into_iter().find(|(_, fine, _)| !fine)?;
+    problem(key, "the value is out of range", &format!("choose one of {range}"))
+}
+
+fn danger(zone: &DangerZone) -> Option<Problem> {
+    let named = [
+        ("allow_unconfined_vmd", zone.allow_unconfined_vmd),
+        ("allow_readable_passphrase", zone.allow_readable_passphrase),
+    ];
+    let (key, _) = named.into_iter().find(|(_, on)| *on && !zone.enabled)?;
+    problem(
+        format!("danger_zone.{key}"),
+        "an insecure option is set, but danger_zone.enabled is not",
+        "remove the option, or set enabled = true as well if it is really meant",
+    )
+}

@@ -1,0 +1,149 @@
+//! Tests of the configuration: the sample is the truth, and every fault names file, key and remedy.
+
+use super::*;
+
+const STORE: &str = "[[datastore]]\nname = \"local\"\npath = \"/srv/coffer\"\n";
+
+fn parse(text: &str) -> Result<Config, ConfigError> {
+    Config::parse(text, Path::new("/etc/coffer/test.toml"))
+}
+
+/// The sample with all commented defaults switched on.
+fn uncommented() -> String {
+    let lines = SAMPLE.lines().map(|line| match line.strip_prefix('#') {
+        Some(rest) if rest.starts_with(|c: char| c.is_ascii_lowercase()) => rest,
+        _ => line,
+    });
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn the_sample_is_valid_and_shows_the_real_defaults() {
+    let expected = Config {
+        datastore: vec![DatastoreConfig { name: "local".into(), path: "/srv/coffer".into() }],
+        ..Config::default()
+    };
+    assert_eq!(parse(SAMPLE).unwrap(), expected);
+    assert_eq!(parse(&uncommented()).unwrap(), expected);
+}
+
+#[test]
+fn the_sample_names_every_key() {
+    let keys = [
+        "run_dir",
+        "state_dir",
+        "vmd",
+        "on_stop",
+        "mode",
+        "group",
+        "disk_mode",
+        "disk_group",
+        "name",
+        "path",
+        "file",
+        "passphrase_file",
+        "credential",
+        "prompt",
+        "key_memory_kib",
+        "key_idle_seconds",
+        "vms",
+        "disk_connections",
+        "control_connections",
+        "enabled",
+        "allow_unconfined_vmd",
+        "allow_readable_passphrase",
+    ];
+    for key in keys {
+        assert!(SAMPLE.contains(&format!("{key} = ")), "{key} is missing in the sample");
+    }
+    assert_eq!(uncommented().lines().filter(|l| l.starts_with("prompt")).count(), 1);
+}
+
+#[test]
+fn examples_of_the_sample_are_valid() {
+    for line in SAMPLE.lines().filter_map(|l| l.strip_prefix("# Example: ")) {
+        let setting = line.split(" (").next().unwrap();
+        let name = setting.split(" = ").next().unwrap();
+        let text = match name {
+            "vmd" => format!("{setting}\n{STORE}"),
+            "file" | "credential" | "passphrase_file" => {
+                format!("{STORE}[provider.native]\n{setting}\n")
+            }
+            // Group names may be absent on the machine of the test; only the key is checked.
+            "group" | "disk_group" => format!("{STORE}[socket]\n{name} = 0\n"),
+            other => panic!("the sample has an example of {other}, which this test does not know"),
+        };
+        parse(&text).unwrap();
+    }
+}
+
+#[test]
+fn faults_name_file_key_reason_and_remedy() {
+    let cases = [
+        ("", "datastore: there is none", "add a [[datastore]]"),
+        ("run_dri = \"/x\"\n", "line 1, run_dri: unknown field", "sample-config"),
+        ("run_dir = \"run\"\n", "run_dir: run is relative", "whole path"),
+        ("on_stop = \"kill\"\n", "line 1, on_stop: unknown variant", "sample-config"),
+        ("[socket]\nmode = \"rw\"\n", "line 2, mode: \"rw\" is no file mode", "sample-config"),
+        ("[socket]\ngroup = \"no-such\"\n", "socket.group", "make the group"),
+        ("[limits]\nvms = 0\n", "limits.vms: the value is out of range", "choose one of"),
+        ("[limits]\nkey_memory_kib = 1\n", "limits.key_memory_kib", "choose one of"),
+        (
+            "[danger_zone]\nallow_unconfined_vmd = true\n",
+            "danger_zone.allow_unconfined_vmd",
+            "really meant",
+        ),
+        (
+            "[danger_zone]\nallow_readable_passphrase = true\n",
+            "danger_zone.allow_readable_passphrase",
+            "enabled",
+        ),
+        (
+            "[provider.native]\ncredential = \"../x\"\n",
+            "provider.native.credential",
+            "LoadCredential",
+        ),
+        (
+            "[provider.native]\ncredential = \"x\"\nprompt = true\n",
+            "provider.native: more than one",
+            "keep one",
+        ),
+        ("[provider.kmip]\n", "unknown field", "sample-config"),
+    ];
+    for (text, reason, remedy) in cases {
+        let text = if text.is_empty() { String::new() } else { format!("{text}{STORE}") };
+        let message = parse(&text).unwrap_err().to_string();
+        assert!(message.starts_with("/etc/coffer/test.toml: "), "{message}");
+        assert!(message.contains(reason) && message.contains(remedy), "{text} gave {message}");
+    }
+}
+
+#[test]
+fn datastores_must_not_overlap() {
+    for (name, path, reason) in [
+        ("local", "/other", "used twice"),
+        ("b", "/srv/coffer/inner", "inside"),
+        ("b", "/srv", "inside"),
+        (".b", "/other", "cannot start with"),
+        ("b", "other", "relative"),
+    ] {
+        let text = format!("{STORE}[[datastore]]\nname = {name:?}\npath = {path:?}\n");
+        let message = parse(&text).unwrap_err().to_string();
+        assert!(message.contains(reason), "{message}");
+    }
+}
+
+#[test]
+fn insecure_options_are_warnings() {
+    assert!(parse(STORE).unwrap().warnings().is_empty());
+    let text = format!("{STORE}[danger_zone]\nenabled = true\nallow_unconfined_vmd = true\n");
+    let warnings = parse(&text).unwrap().warnings();
+    assert_eq!(warnings.len(), 1);
+    assert!(warnings[0].contains("allow_unconfined_vmd"), "{warnings:?}");
+}
+
+#[test]
+fn a_missing_file_says_how_to_make_one() {
+    let message = Config::read(Path::new("/nonexistent/hostd.toml")).unwrap_err().to_string();
+    assert!(message.contains("/nonexistent/hostd.toml") && message.contains("sample-config"));
+}

@@ -1,0 +1,129 @@
+//! The control socket: its permissions, its callers' identity, and a limit of connections.
+//!
+//! Owns binding and accepting; must not know routes.
+
+use crate::config::{Config, Group};
+use crate::fault::Fault;
+use crate::files;
+use axum::extract::connect_info::Connected;
+use axum::serve::{IncomingStream, Listener};
+use hostd_api::error::ErrorCode;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// Pause after a failed accept: the usual reason is a lack of descriptors, which takes a moment to pass.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Who is at the other end, as the kernel says.
+#[derive(Debug, Clone, Copy)]
+pub struct Peer {
+    /// User id.
+    pub uid: u32,
+    /// Process id; 0 when it is in another namespace.
+    pub pid: i32,
+}
+
+/// The listening control socket with a limit of connections: more wait in the kernel's queue.
+#[derive(Debug)]
+pub struct Gate {
+    socket: UnixListener,
+    permits: Arc<Semaphore>,
+}
+
+/// A connection that gives its place back when it ends.
+#[derive(Debug)]
+pub struct Guarded {
+    stream: UnixStream,
+    _permit: Option<OwnedSemaphorePermit>,
+}
+
+/// Binds the control socket. A stale one is replaced; one that answers belongs to another hostd.
+///
+/// # Errors
+/// `in-use` when another hostd listens there; [`Fault::Io`].
+pub fn bind(config: &Config) -> Result<Gate, Fault> {
+    let path = config.control_socket();
+    crate::service::check_socket_path(&path)?;
+    if std::os::unix::net::UnixStream::connect(&path).is_ok() {
+        return Err(Fault::refused(
+            ErrorCode::InUse,
+            format!("another hostd listens on {}", path.display()),
+            "stop it, or set another run_dir",
+        ));
+    }
+    files::remove(&path)?;
+    let socket = UnixListener::bind(&path).map_err(Fault::io("listen on", &path))?;
+    let group = config.socket.group.as_ref().and_then(Group::resolve);
+    files::permit(&path, config.socket.mode.0, group)?;
+    let permits = Arc::new(Semaphore::new(config.limits.control_connections));
+    Ok(Gate { socket, permits })
+}
+
+impl Listener for Gate {
+    type Io = Guarded;
+    type Addr = Peer;
+
+    async fn accept(&mut self) -> (Guarded, Peer) {
+        // The semaphore is never closed, so there is always a permit in the end.
+        let permit = Arc::clone(&self.permits).acquire_owned().await.ok();
+        loop {
+            match self.socket.accept().await.and_then(|(stream, _)| peer_of(stream)) {
+                Ok((stream, peer)) => return (Guarded { stream, _permit: permit }, peer),
+                Err(e) => {
+                    tracing::warn!("a connection to the control socket failed: {e}");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    fn local_addr(&self) -> io::Result<Peer> {
+        Ok(Peer { uid: rustix::process::geteuid().as_raw(), pid: 0 })
+    }
+}
+
+fn peer_of(stream: UnixStream) -> io::Result<(UnixStream, Peer)> {
+    let cred = stream.peer_cred()?;
+    let peer = Peer { uid: cred.uid(), pid: cred.pid().unwrap_or(0) };
+    Ok((stream, peer))
+}
+
+impl Connected<IncomingStream<'_, Gate>> for Peer {
+    fn connect_info(stream: IncomingStream<'_, Gate>) -> Self {
+        *stream.remote_addr()
+    }
+}
+
+impl AsyncRead for Guarded {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buffer)
+    }
+}
+
+impl AsyncWrite for Guarded {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}

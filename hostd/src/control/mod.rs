@@ -1,0 +1,100 @@
+//! The control API: HTTP/1.1 and JSON on a Unix socket.
+//!
+//! Owns routes, parsing, the audit line of every verb and the way from a fault to an API error. Must not decide
+//! anything: each handler is one call of [`Host`]. Verbs block, so they run on threads that may wait.
+
+mod answer;
+mod extract;
+mod listen;
+mod openapi;
+mod routes;
+
+pub use answer::{api_error, status};
+pub use listen::{Gate, Peer, bind};
+pub use openapi::document;
+
+use crate::fault::Fault;
+use crate::host::Host;
+use answer::Refused;
+use axum::Json;
+use axum::extract::DefaultBodyLimit;
+use hostd_api::error::ErrorCode;
+use std::sync::Arc;
+
+/// Largest request body in bytes: a request has a name and a few numbers.
+const MAX_BODY: usize = 64 * 1024;
+
+/// The routes, over this host.
+pub fn router(host: Arc<Host>) -> axum::Router {
+    routes::all()
+        .fallback(no_route)
+        .method_not_allowed_fallback(no_method)
+        .layer(DefaultBodyLimit::max(MAX_BODY))
+        .with_state(host)
+}
+
+async fn no_route(uri: axum::http::Uri) -> Refused {
+    Refused(Fault::refused(
+        ErrorCode::NotFound,
+        format!("there is no {} in this API", uri.path()),
+        "see GET /v1/openapi.json",
+    ))
+}
+
+async fn no_method(method: axum::http::Method, uri: axum::http::Uri) -> Refused {
+    Refused(Fault::invalid(
+        format!("{} cannot be used with {method}", uri.path()),
+        "see GET /v1/openapi.json",
+    ))
+}
+
+/// One request: the host and who asks.
+pub(crate) struct Call {
+    host: Arc<Host>,
+    peer: Peer,
+}
+
+impl Call {
+    /// Runs a verb that changes something on a thread that may wait, and writes the audit line.
+    async fn run<T, F>(
+        self,
+        verb: &'static str,
+        target: String,
+        work: F,
+    ) -> Result<Json<T>, Refused>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Arc<Host>) -> Result<T, Fault> + Send + 'static,
+    {
+        let peer = self.peer;
+        let outcome = self.wait(work).await;
+        match &outcome {
+            Ok(_) => tracing::info!(
+                target: "hostd::audit", uid = peer.uid, pid = peer.pid, verb, on = target, outcome = "done"
+            ),
+            Err(fault) => tracing::warn!(
+                target: "hostd::audit", uid = peer.uid, pid = peer.pid, verb, on = target,
+                outcome = "refused", reason = %fault
+            ),
+        }
+        outcome.map(Json).map_err(Refused)
+    }
+
+    /// Runs a verb that only looks.
+    async fn look<T, F>(self, work: F) -> Result<Json<T>, Refused>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Arc<Host>) -> Result<T, Fault> + Send + 'static,
+    {
+        self.wait(work).await.map(Json).map_err(Refused)
+    }
+
+    async fn wait<T, F>(self, work: F) -> Result<T, Fault>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Arc<Host>) -> Result<T, Fault> + Send + 'static,
+    {
+        let done = tokio::task::spawn_blocking(move || work(&self.host)).await;
+        done.unwrap_or_else(|e| Err(Fault::Bug(format!("a verb ended without an answer: {e}"))))
+    }
+}

@@ -1,0 +1,271 @@
+//! Start and stop of the daemon, in order.
+//!
+//! Owns nothing but the order. A reader finds every step here, one call each; the stop is the reverse. Hardening
+//! comes before all of it, in `cli`, because it precedes the reading of the configuration.
+
+use crate::config::{Config, OnStop};
+use crate::control;
+use crate::datastore::Datastore;
+use crate::fault::Fault;
+use crate::files::{self, Locked};
+use crate::host::Host;
+use crate::inventory::Inventory;
+use crate::keyring::{ClosedProvider, Keyring};
+use crate::keys::{NATIVE, now};
+use crate::passphrase::{self, PassphraseFault};
+use crate::state::State;
+use crypto::{Arena, ArenaError, SelfTestError};
+use hostd_api::error::ErrorCode;
+use hostd_api::types::DatastoreState;
+use kms_client::native::NativeProvider;
+use kms_client::{KeyProvider, KmsError};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixDatagram;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+use thiserror::Error;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// How often unused keys are looked for. Keys expire in minutes, so seconds late do not matter.
+const EXPIRE_EVERY: Duration = Duration::from_secs(5);
+
+/// How long requests in flight may take after the stop was asked for.
+const STOP_WAIT: Duration = Duration::from_secs(30);
+
+/// Permissions of the runtime folders: sockets and VM folders inside have their own.
+const RUN_MODE: u32 = 0o755;
+
+/// Why the daemon does not run.
+#[derive(Debug, Error)]
+pub enum StartError {
+    /// Keys cannot be kept in locked memory.
+    #[error(transparent)]
+    Memory(#[from] ArenaError),
+    /// The cipher engines do not give known answers.
+    #[error("the self test of the ciphers failed, so this build must not be used here: {0}")]
+    SelfTest(#[from] SelfTestError),
+    /// The passphrase cannot be had.
+    #[error(transparent)]
+    Passphrase(#[from] PassphraseFault),
+    /// The key file cannot be opened.
+    #[error("{fault}; {remedy}")]
+    Provider {
+        /// What the provider says.
+        fault: KmsError,
+        /// What to do.
+        remedy: &'static str,
+    },
+    /// A step failed.
+    #[error(transparent)]
+    Fault(#[from] Fault),
+    /// The runtime of the control API cannot be made.
+    #[error("the control API cannot be started: {0}")]
+    Runtime(std::io::Error),
+}
+
+/// Locked memory for keys, after the self test: the first step of everything that touches a key.
+///
+/// # Errors
+/// [`StartError::Memory`] with limit and remedy, [`StartError::SelfTest`].
+pub fn key_memory(config: &Config) -> Result<Arena, StartError> {
+    crypto::lock_process_memory()?;
+    let arena = Arena::new(config.limits.key_memory_kib.saturating_mul(1024))?;
+    crypto::self_test(&arena)?;
+    Ok(arena)
+}
+
+/// Runs until SIGTERM or SIGINT.
+///
+/// # Errors
+/// [`StartError`].
+pub fn run(config: Config, demo: bool) -> Result<(), StartError> {
+    let arena = key_memory(&config)?;
+    let run_lock = claim_run(&config)?;
+    let state = State::open(&config.state_dir)?;
+    let (keyring, native) = open_keys(&config, demo, arena)?;
+    let datastores = open_datastores(&config)?;
+    let host = Arc::new(Host {
+        vmd: vmd_program(&config)?,
+        inventory: Inventory::new(config.limits.vms),
+        keyring: Arc::new(keyring),
+        native,
+        datastores,
+        state,
+        _run_lock: run_lock,
+        started: Instant::now(),
+        confinement: Mutex::default(),
+        warnings: Mutex::default(),
+        config,
+    });
+    host.datastores.iter().for_each(|store| host.scan(store));
+    host.adopt_all()?;
+    let served = serve(&host);
+    stop(&host);
+    served
+}
+
+/// The reverse of the start. Without a drain, vmds, mounts and sockets stay for the next hostd.
+fn stop(host: &Host) {
+    if let Err(e) = files::remove(&host.config.control_socket()) {
+        tracing::warn!("{e}");
+    }
+    match host.config.on_stop {
+        OnStop::Drain => host.drain(),
+        OnStop::Leave => {
+            tracing::info!("{} VMs run on, for the next hostd to adopt", host.running_vms());
+        }
+    }
+    host.keyring.clear();
+    tracing::info!("stopped");
+}
+
+/// Makes the runtime folders, and refuses when another hostd has them.
+fn claim_run(config: &Config) -> Result<OwnedFd, Fault> {
+    files::folder(&config.run_dir, RUN_MODE, None)?;
+    let lock = match files::lock(&config.run_dir.join("hostd.lock"))? {
+        Locked::Ours(lock) => lock,
+        Locked::Theirs(pid) => {
+            let who = pid.map_or(String::new(), |pid| format!(" (process {pid})"));
+            return Err(Fault::refused(
+                ErrorCode::InUse,
+                format!("another hostd{who} runs with {}", config.run_dir.display()),
+                "stop it, or set another run_dir",
+            ));
+        }
+    };
+    files::folder(&config.vm_runs(), RUN_MODE, None)?;
+    Ok(lock)
+}
+
+/// Opens the native provider with its passphrase. Without a source of one it stays closed, and VMs are locked.
+fn open_keys(
+    config: &Config,
+    demo: bool,
+    arena: Arena,
+) -> Result<(Keyring, Option<Arc<NativeProvider>>), StartError> {
+    let idle = Duration::from_secs(config.limits.key_idle_seconds);
+    let Some(passphrase) = passphrase::configured(config, &arena)? else {
+        let reason = "no passphrase_file, credential or prompt is set in [provider.native]".into();
+        let closed = vec![ClosedProvider { name: NATIVE.into(), reason }];
+        return Ok((Keyring::new(arena, Vec::new(), closed, idle), None));
+    };
+    let file = config.native_file();
+    let native = NativeProvider::open(&file, &passphrase, NATIVE, demo, now, &arena)
+        .map_err(|fault| StartError::Provider { remedy: remedy(&fault), fault })?;
+    let native = Arc::new(native);
+    let providers: Vec<Arc<dyn KeyProvider>> = vec![Arc::clone(&native) as _];
+    Ok((Keyring::new(arena, providers, Vec::new(), idle), Some(native)))
+}
+
+fn remedy(fault: &KmsError) -> &'static str {
+    match fault {
+        KmsError::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound => {
+            "make the key file with `hostd init`, or restore it from its backup"
+        }
+        KmsError::WrongPassphrase { .. } => "check [provider.native] in the configuration",
+        _ => "hostd does not start without the keys that it is configured to have",
+    }
+}
+
+/// Opens the datastores; at least one must be usable.
+fn open_datastores(config: &Config) -> Result<Vec<Datastore>, Fault> {
+    let stores: Vec<_> = config.datastore.iter().map(Datastore::open).collect();
+    let mut reasons = Vec::new();
+    for store in &stores {
+        if let DatastoreState::Unavailable(reason) = store.state() {
+            tracing::warn!("datastore {} cannot be used: {reason}", store.name);
+            reasons.push(format!("{} ({}): {reason}", store.name, store.path.display()));
+        }
+    }
+    if reasons.len() < stores.len() {
+        return Ok(stores);
+    }
+    Err(Fault::refused(
+        ErrorCode::Storage,
+        format!("no datastore can be used: {}", reasons.join("; ")),
+        "mount or make the folder, or stop the other hostd",
+    ))
+}
+
+/// The vmd program: from the configuration, or beside this executable.
+fn vmd_program(config: &Config) -> Result<PathBuf, Fault> {
+    let path = match &config.vmd {
+        Some(path) => path.clone(),
+        None => {
+            let own = Path::new("/proc/self/exe");
+            let own = std::fs::read_link(own).map_err(Fault::io("read", own))?;
+            own.with_file_name("vmd")
+        }
+    };
+    if path.is_file() {
+        return Ok(path);
+    }
+    Err(Fault::refused(
+        ErrorCode::HostLimit,
+        format!("there is no vmd program at {}", path.display()),
+        "install vmd beside hostd, or set vmd in the configuration",
+    ))
+}
+
+/// Answers on the control socket until a signal.
+fn serve(host: &Arc<Host>) -> Result<(), StartError> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .max_blocking_threads(host.config.limits.control_connections)
+        .enable_all()
+        .build()
+        .map_err(StartError::Runtime)?;
+    let served = runtime.block_on(answer(host));
+    runtime.shutdown_timeout(STOP_WAIT);
+    served
+}
+
+async fn answer(host: &Arc<Host>) -> Result<(), StartError> {
+    let gate = control::bind(&host.config)?;
+    let mut term = signal(SignalKind::terminate()).map_err(StartError::Runtime)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(StartError::Runtime)?;
+    let app = control::router(Arc::clone(host));
+    let service = app.into_make_service_with_connect_info::<control::Peer>();
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let server = axum::serve(gate, service).with_graceful_shutdown(async {
+        // The sender lives until the stop; its end is a stop as well.
+        let _stop = stopped.await;
+    });
+    let server = tokio::spawn(server.into_future());
+    tracing::info!("ready on {}", host.config.control_socket().display());
+    notify("READY=1");
+    let mut tick = tokio::time::interval(EXPIRE_EVERY);
+    loop {
+        tokio::select! {
+            _ = tick.tick() => host.keyring.expire(Instant::now()),
+            _ = term.recv() => break,
+            _ = interrupt.recv() => break,
+        }
+    }
+    tracing::info!("stopping");
+    notify("STOPPING=1");
+    let _sent = stop.send(());
+    if tokio::time::timeout(STOP_WAIT, server).await.is_err() {
+        tracing::warn!("requests did not end in {} s", STOP_WAIT.as_secs());
+    }
+    Ok(())
+}
+
+/// Tells systemd (sd_notify(3)); without `NOTIFY_SOCKET` nobody asked.
+fn notify(state: &str) {
+    let Some(path) = std::env::var_os("NOTIFY_SOCKET") else { return };
+    let bytes = path.as_encoded_bytes();
+    let address = match bytes.strip_prefix(b"@") {
+        Some(name) => {
+            use std::os::linux::net::SocketAddrExt;
+            std::os::unix::net::SocketAddr::from_abstract_name(name)
+        }
+        None => std::os::unix::net::SocketAddr::from_pathname(Path::new(&path)),
+    };
+    let sent = address
+        .and_then(|address| UnixDatagram::unbound()?.send_to_addr(state.as_bytes(), &address));
+    if let Err(e) = sent {
+        tracing::warn!("systemd was not told {state}: {e}");
+    }
+}

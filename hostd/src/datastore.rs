@@ -1,0 +1,256 @@
+//! Datastores: folders that hold VM folders, each held by one hostd at a time.
+//!
+//! Owns the lock of a datastore, its state, and the search for VM folders; must not know VMs beyond the
+//! unverified body of a safe. `host` opens them at start, asks [`Datastore::refresh`] before it relies on
+//! one, and takes what [`Datastore::scan`] finds into the inventory.
+
+use crate::config::DatastoreConfig;
+use crate::fault::Fault;
+use crate::files::{self, Locked};
+use cryptfs::folder::VmFolder;
+use cryptfs::safe::Safe;
+use cryptfs::seal::Sealed;
+use hostd_api::error::ErrorCode;
+use hostd_api::types::{DatastoreInfo, DatastoreState};
+use rustix::fs::StatVfsMountFlags;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// Name of the lock file in a datastore.
+pub const LOCK_FILE: &str = ".coffer-lock";
+
+/// Beginning of the names of folders that are being made or deleted. A crash leaves them behind; the next
+/// start removes them. No VM can be named so, as names do not start with a dot.
+pub const SCRATCH_PREFIX: &str = ".coffer-scratch-";
+
+/// Most problems kept of one datastore; more of them are counted only, so that a folder full of rubbish
+/// does not fill memory and answers.
+const MAX_PROBLEMS: usize = 100;
+
+/// One datastore.
+#[derive(Debug)]
+pub struct Datastore {
+    /// Name from the configuration.
+    pub name: String,
+    /// Its folder.
+    pub path: PathBuf,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    hold: Hold,
+    problems: Vec<String>,
+}
+
+/// What this process has of the datastore.
+#[derive(Debug)]
+enum Hold {
+    /// It is ours. `place` tells when another file system gets mounted over it.
+    Held { lock: Option<OwnedFd>, place: Place },
+    /// It is not, for this reason.
+    Not(String),
+}
+
+/// Device and inode of a folder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Place(u64, u64);
+
+/// A VM folder that a scan found.
+#[derive(Debug)]
+pub struct Found {
+    /// The folder.
+    pub folder: VmFolder,
+    /// Body of its safe, not verified.
+    pub safe: Safe,
+}
+
+impl Datastore {
+    /// Opens a datastore; one that cannot be used is kept with the reason.
+    #[must_use]
+    pub fn open(config: &DatastoreConfig) -> Self {
+        let inner = Inner { hold: hold(&config.path), problems: Vec::new() };
+        Self { name: config.name.clone(), path: config.path.clone(), inner: Mutex::new(inner) }
+    }
+
+    /// Looks again: a datastore that came back is opened. `true` when it has just become usable, so that
+    /// it must be scanned.
+    pub fn refresh(&self) -> bool {
+        let mut inner = self.inner();
+        if let Hold::Held { place, .. } = &inner.hold
+            && Place::of(&self.path).ok() == Some(*place)
+        {
+            return false;
+        }
+        inner.hold = hold(&self.path);
+        matches!(inner.hold, Hold::Held { .. })
+    }
+
+    /// Whether it can be read at all.
+    #[must_use]
+    pub fn is_usable(&self) -> bool {
+        matches!(self.inner().hold, Hold::Held { .. })
+    }
+
+    /// State now.
+    #[must_use]
+    pub fn state(&self) -> DatastoreState {
+        match &self.inner().hold {
+            Hold::Not(reason) => DatastoreState::Unavailable(reason.clone()),
+            Hold::Held { lock: None, .. } => DatastoreState::ReadOnly,
+            Hold::Held { .. } if read_only(&self.path) => DatastoreState::ReadOnly,
+            Hold::Held { .. } => DatastoreState::Ready,
+        }
+    }
+
+    /// Refuses unless it can be written.
+    ///
+    /// # Errors
+    /// A refusal with code `storage` that names the reason.
+    pub fn writable(&self) -> Result<(), Fault> {
+        let (reason, remedy) = match self.state() {
+            DatastoreState::Ready => return Ok(()),
+            DatastoreState::ReadOnly => ("is read-only".to_owned(), "mount it writable"),
+            DatastoreState::Unavailable(reason) => {
+                (format!("cannot be used: {reason}"), "see `coffer host status`")
+            }
+        };
+        Err(Fault::refused(
+            ErrorCode::Storage,
+            format!("datastore {} ({}) {reason}", self.name, self.path.display()),
+            remedy,
+        ))
+    }
+
+    /// As the API shows it.
+    #[must_use]
+    pub fn info(&self) -> DatastoreInfo {
+        let space = rustix::fs::statvfs(&self.path).ok();
+        DatastoreInfo {
+            name: self.name.clone(),
+            path: self.path.clone(),
+            state: self.state(),
+            free_bytes: space.map(|s| s.f_bavail.saturating_mul(s.f_frsize)),
+            problems: self.inner().problems.clone(),
+        }
+    }
+
+    /// Every VM folder directly in the datastore and those of `registered` that lie deeper, in a stable
+    /// order: folders named like their VM first, so that a copy never takes the place of the original.
+    /// Folders that look like a VM but cannot be read become problems and hide nothing else.
+    pub fn scan<'a>(&self, registered: impl Iterator<Item = &'a PathBuf>) -> Vec<Found> {
+        self.inner().problems.clear();
+        let mut folders = match self.children() {
+            Ok(folders) => folders,
+            Err(e) => {
+                self.report(format!("cannot be listed: {e}"));
+                Vec::new()
+            }
+        };
+        folders.extend(registered.filter(|p| p.starts_with(&self.path)).cloned());
+        folders.sort();
+        folders.dedup();
+        let mut found = Vec::new();
+        for path in folders {
+            match look(&path) {
+                Ok(one) => found.push(one),
+                Err(e) => self.report(e.to_string()),
+            }
+        }
+        found.sort_by_key(|f| f.folder.path().file_name() != Some(f.safe.name.as_str().as_ref()));
+        found
+    }
+
+    /// Notes that a folder could not be registered.
+    pub fn report(&self, problem: String) {
+        let mut inner = self.inner();
+        match inner.problems.len() {
+            n if n < MAX_PROBLEMS => inner.problems.push(problem),
+            MAX_PROBLEMS => inner.problems.push("there are more problems".into()),
+            _ => {}
+        }
+    }
+
+    /// Removes folders that a crash left half made or half deleted.
+    pub fn clear_scratch(&self) {
+        if self.writable().is_err() {
+            return;
+        }
+        let Ok(entries) = std::fs::read_dir(&self.path) else { return };
+        for entry in entries.flatten() {
+            if entry.file_name().as_encoded_bytes().starts_with(SCRATCH_PREFIX.as_bytes()) {
+                match std::fs::remove_dir_all(entry.path()) {
+                    Ok(()) => tracing::info!("removed leftover {}", entry.path().display()),
+                    Err(e) => self.report(format!("leftover {}: {e}", entry.path().display())),
+                }
+            }
+        }
+    }
+
+    /// Folders of the datastore that hold a `vm.safe`.
+    fn children(&self) -> std::io::Result<Vec<PathBuf>> {
+        let mut folders = Vec::new();
+        for entry in std::fs::read_dir(&self.path)? {
+            let path = entry?.path();
+            let hidden = path.file_name().is_some_and(|n| n.as_encoded_bytes().starts_with(b"."));
+            if !hidden && VmFolder::new(&path).safe().symlink_metadata().is_ok() {
+                folders.push(path);
+            }
+        }
+        Ok(folders)
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Reads the safe of a folder.
+///
+/// # Errors
+/// The fault of the safe.
+pub fn look(path: &Path) -> Result<Found, Fault> {
+    let folder = VmFolder::new(path);
+    let safe = Sealed::<Safe>::read(&folder.safe())?.unverified().clone();
+    Ok(Found { folder, safe })
+}
+
+/// Takes the lock of a datastore.
+fn hold(path: &Path) -> Hold {
+    let place = match Place::of(path) {
+        Ok(place) => place,
+        Err(reason) => return Hold::Not(reason),
+    };
+    if read_only(path) {
+        // Nothing is written there, by nobody; the file cannot be made, and need not be.
+        return Hold::Held { lock: None, place };
+    }
+    match files::lock(&path.join(LOCK_FILE)) {
+        Ok(Locked::Ours(lock)) => Hold::Held { lock: Some(lock), place },
+        Ok(Locked::Theirs(Some(pid))) => {
+            Hold::Not(format!("another hostd, process {pid}, holds it"))
+        }
+        Ok(Locked::Theirs(None)) => Hold::Not("another hostd holds it".into()),
+        Err(e) => Hold::Not(e.to_string()),
+    }
+}
+
+fn read_only(path: &Path) -> bool {
+    rustix::fs::statvfs(path).is_ok_and(|s| s.f_flag.contains(StatVfsMountFlags::RDONLY))
+}
+
+impl Place {
+    fn of(path: &Path) -> Result<Self, String> {
+        let metadata = std::fs::metadata(path).map_err(|e| format!("{}: {e}", path.display()))?;
+        if !metadata.is_dir() {
+            return Err(format!("{} is not a folder", path.display()));
+        }
+        Ok(Self(metadata.dev(), metadata.ino()))
+    }
+}
+
+#[cfg(test)]
+#[path = "datastore_tests.rs"]
+mod tests;

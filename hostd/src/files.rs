@@ -1,0 +1,149 @@
+//! Small file-system steps that several modules need: durable folders, whole-file locks, owners.
+//!
+//! Owns how they are done; must not know what the files mean.
+
+use crate::fault::Fault;
+use rustix::fs::{FlockOperation, Gid, Mode, OFlags};
+use rustix::io::Errno;
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+/// Most bytes read of a lock file; it holds a process id.
+const MAX_HOLDER: u64 = 32;
+
+/// Outcome of asking for a lock.
+#[derive(Debug)]
+pub enum Locked {
+    /// It is ours for as long as the descriptor (or a copy) is open.
+    Ours(OwnedFd),
+    /// Another process holds it; the process id it wrote, where readable.
+    Theirs(Option<u32>),
+}
+
+/// Takes an exclusive `flock` on `path` (made when absent) without waiting, and writes our process id there.
+///
+/// # Errors
+/// [`Fault::Io`] when the file cannot be opened or locked.
+pub fn lock(path: &Path) -> Result<Locked, Fault> {
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    let fd =
+        rustix::fs::open(path, flags, Mode::RUSR | Mode::WUSR).map_err(Fault::io("open", path))?;
+    match rustix::fs::flock(&fd, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => {
+            let mut file = File::from(fd);
+            let noted = file.set_len(0).and_then(|()| write!(file, "{}", std::process::id()));
+            // The note only serves a message; a full disk must not forbid to lock.
+            if let Err(e) = noted {
+                tracing::debug!("no holder noted in {}: {e}", path.display());
+            }
+            Ok(Locked::Ours(file.into()))
+        }
+        Err(Errno::WOULDBLOCK) => {
+            let mut text = String::new();
+            let read = File::from(fd).take(MAX_HOLDER).read_to_string(&mut text);
+            Ok(Locked::Theirs(read.ok().and_then(|_| text.trim().parse().ok())))
+        }
+        Err(e) => Err(Fault::io("lock", path)(e)),
+    }
+}
+
+/// Flushes a folder, so that names made or removed in it survive a power cut.
+///
+/// # Errors
+/// [`Fault::Io`].
+pub fn sync_folder(path: &Path) -> Result<(), Fault> {
+    File::open(path).and_then(|f| f.sync_all()).map_err(Fault::io("flush", path))
+}
+
+/// Opens a folder for passing on.
+///
+/// # Errors
+/// [`Fault::Io`].
+pub fn open_folder(path: &Path) -> Result<OwnedFd, Fault> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::fs::open(path, flags, Mode::empty()).map_err(Fault::io("open", path))
+}
+
+/// Makes a folder if it is not there and gives it this mode and, where set, group.
+///
+/// # Errors
+/// [`Fault::Io`].
+pub fn folder(path: &Path, mode: u32, group: Option<u32>) -> Result<(), Fault> {
+    std::fs::create_dir_all(path).map_err(Fault::io("make folder", path))?;
+    permit(path, mode, group)
+}
+
+/// Sets group, then mode, of a path.
+///
+/// # Errors
+/// [`Fault::Io`].
+pub fn permit(path: &Path, mode: u32, group: Option<u32>) -> Result<(), Fault> {
+    if let Some(group) = group {
+        rustix::fs::chown(path, None, Some(Gid::from_raw(group)))
+            .map_err(Fault::io("set the group of", path))?;
+    }
+    let mode = std::fs::Permissions::from_mode(mode);
+    std::fs::set_permissions(path, mode).map_err(Fault::io("set the mode of", path))
+}
+
+/// Removes a file; one that is not there is fine.
+///
+/// # Errors
+/// [`Fault::Io`].
+pub fn remove(path: &Path) -> Result<(), Fault> {
+    match std::fs::remove_file(path) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Fault::io("remove", path)(e)),
+        _ => Ok(()),
+    }
+}
+
+/// Replaces `path` by `content` so that a power cut leaves the old or the new content.
+///
+/// # Errors
+/// [`Fault::Io`] naming the step that failed; `path` is then unchanged.
+pub fn replace(path: &Path, content: &[u8]) -> Result<(), Fault> {
+    let folder = path.parent().unwrap_or(Path::new("/"));
+    let mut temporary = path.as_os_str().to_owned();
+    temporary.push(".new");
+    let temporary = PathBuf::from(temporary);
+    let written = File::create(&temporary)
+        .and_then(|mut f| f.write_all(content).and_then(|()| f.sync_all()))
+        .and_then(|()| std::fs::rename(&temporary, path));
+    if let Err(e) = written {
+        let _gone = std::fs::remove_file(&temporary);
+        return Err(Fault::io("write", path)(e));
+    }
+    sync_folder(folder)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lock_is_held_once_and_names_its_holder() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(".lock");
+        let first = lock(&path).unwrap();
+        assert!(matches!(first, Locked::Ours(_)));
+        match lock(&path).unwrap() {
+            Locked::Theirs(pid) => assert_eq!(pid, Some(std::process::id())),
+            Locked::Ours(_) => panic!("locked twice"),
+        }
+        drop(first);
+        assert!(matches!(lock(&path).unwrap(), Locked::Ours(_)));
+    }
+
+    #[test]
+    fn a_failed_replace_leaves_the_old_content_and_no_rest() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("state.json");
+        replace(&path, b"old").unwrap();
+        std::fs::create_dir(dir.path().join("state.json.new")).unwrap();
+        assert!(replace(&path, b"new").is_err());
+        assert_eq!(std::fs::read(&path).unwrap(), b"old");
+    }
+}

@@ -1,0 +1,192 @@
+//! The host: what all verbs share.
+//!
+//! Owns [`Host`], the datastores' way into the inventory, and the status of the host; verbs on VMs live in
+//! `vm`, on processes in `service`. Must not know HTTP. `daemon` builds one, `control` calls it.
+
+use crate::config::Config;
+use crate::datastore::{Datastore, Found, look};
+use crate::fault::Fault;
+use crate::inventory::Inventory;
+use crate::keyring::Keyring;
+use crate::state::State;
+use crate::vm::{Access, Vm};
+use cryptfs::seal::Body;
+use hostd_api::error::ErrorCode;
+use hostd_api::types::{HostStatus, RegisterVm, VmInfo};
+use kms_client::native::NativeProvider;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+/// Most warnings found at run time that are kept; they serve a person, who reads a page.
+const MAX_WARNINGS: usize = 100;
+
+/// This host.
+pub struct Host {
+    /// The configuration.
+    pub config: Config,
+    /// Program of a vmd.
+    pub(crate) vmd: PathBuf,
+    /// The KEKs.
+    pub keyring: Arc<Keyring>,
+    /// The built-in provider, when it is open.
+    pub native: Option<Arc<NativeProvider>>,
+    /// The datastores.
+    pub datastores: Vec<Datastore>,
+    /// The VMs.
+    pub inventory: Inventory,
+    /// What outlives a restart.
+    pub state: State,
+    /// The right to be the only hostd of the runtime folder.
+    pub(crate) _run_lock: OwnedFd,
+    /// When this daemon started.
+    pub started: Instant,
+    /// What a vmd last reported of its confinement.
+    pub(crate) confinement: Mutex<Vec<String>>,
+    /// Things found at run time that an operator should know.
+    pub(crate) warnings: Mutex<Vec<String>>,
+}
+
+impl Host {
+    /// `GET /v1/host`.
+    pub fn status(&self) -> HostStatus {
+        self.refresh_datastores();
+        let vms = self.inventory.all();
+        let running = vms.iter().filter(|vm| runs(vm)).count();
+        let usage = self.keyring.arena().usage();
+        HostStatus {
+            version: env!("CARGO_PKG_VERSION").into(),
+            pid: std::process::id(),
+            uptime_seconds: self.started.elapsed().as_secs(),
+            key_memory: self.keyring.arena().protection().as_str().into(),
+            key_memory_used: u64::try_from(usage.used).unwrap_or(u64::MAX),
+            key_memory_capacity: u64::try_from(usage.capacity).unwrap_or(u64::MAX),
+            engine: crypto::Engine::default().as_str().into(),
+            confinement: self.confinement.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+            warnings: self.all_warnings(),
+            datastores: self.datastores.iter().map(Datastore::info).collect(),
+            vms: u32::try_from(vms.len()).unwrap_or(u32::MAX),
+            running: u32::try_from(running).unwrap_or(u32::MAX),
+        }
+    }
+
+    /// Notes something that an operator should know.
+    pub(crate) fn warn(&self, warning: String) {
+        tracing::warn!("{warning}");
+        let mut warnings = self.warnings.lock().unwrap_or_else(PoisonError::into_inner);
+        if warnings.len() < MAX_WARNINGS && !warnings.contains(&warning) {
+            warnings.push(warning);
+        }
+    }
+
+    fn all_warnings(&self) -> Vec<String> {
+        let mut all = self.config.warnings();
+        if self.keyring.arena().protection() == crypto::Protection::LockedMemory {
+            all.push("keys are in locked memory: this kernel has no secret memory".into());
+        }
+        let closed = self.keyring.closed().iter();
+        all.extend(closed.map(|c| format!("key provider {} is not open: {}", c.name, c.reason)));
+        for provider in self.keyring.providers() {
+            let status = provider.status();
+            if status.demo {
+                all.push(format!(
+                    "demo mode: provider {} makes keys without a backup",
+                    provider.name()
+                ));
+            } else if status.backed_up_at.is_none() && status.kind == "native" {
+                all.push(format!(
+                    "key provider {} was never backed up: run `coffer key backup FILE`",
+                    provider.name()
+                ));
+            }
+        }
+        all.extend(self.warnings.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned());
+        all
+    }
+
+    /// Takes in the VMs of datastores that came back.
+    pub(crate) fn refresh_datastores(&self) {
+        for store in &self.datastores {
+            if store.refresh() {
+                tracing::info!("datastore {} can be used now", store.name);
+                self.scan(store);
+            }
+        }
+    }
+
+    /// Takes every VM folder of a datastore into the inventory; those that cannot be taken are noted as
+    /// problems of the datastore.
+    pub fn scan(&self, store: &Datastore) {
+        if !store.is_usable() {
+            return;
+        }
+        store.clear_scratch();
+        for found in store.scan(self.state.registered().iter()) {
+            let known = self.inventory.by_id(found.safe.id);
+            if known.is_some_and(|vm| vm.folder == found.folder) {
+                continue;
+            }
+            if let Err(e) = self.take(store, &found) {
+                store.report(e.to_string());
+            }
+        }
+    }
+
+    /// `POST /v1/vms/register`.
+    ///
+    /// # Errors
+    /// Refusals: a path outside the datastores, a VM that is known already; the fault of its safe.
+    pub fn register_vm(&self, request: &RegisterVm) -> Result<VmInfo, Fault> {
+        self.refresh_datastores();
+        let path = &request.path;
+        let real = path.canonicalize().map_err(|e| match e.kind() {
+            std::io::ErrorKind::NotFound => Fault::refused(
+                ErrorCode::NotFound,
+                format!("there is no folder {}", path.display()),
+                "give the whole path of a VM folder",
+            ),
+            _ => Fault::io("find", path)(e),
+        })?;
+        let inside = |store: &&Datastore| {
+            let root = store.path.canonicalize();
+            root.is_ok_and(|root| real.starts_with(&root) && real != root)
+        };
+        let store = self.datastores.iter().find(inside).ok_or_else(|| {
+            Fault::invalid(
+                format!("{} does not lie inside a datastore of this host", path.display()),
+                "move it into a datastore, see `coffer host status`",
+            )
+        })?;
+        let found = look(&real)?;
+        let vm = self.take(store, &found)?;
+        let direct = real.parent() == store.path.canonicalize().ok().as_deref();
+        if !direct && let Err(e) = self.state.set_registered(&real, true) {
+            self.inventory.remove(&vm.name);
+            return Err(e);
+        }
+        let mut inner = vm.enter()?;
+        Ok(self.vm_info(&vm, &mut inner))
+    }
+
+    fn take(&self, store: &Datastore, found: &Found) -> Result<Arc<Vm>, Fault> {
+        let locked = self.state.is_locked(found.safe.id);
+        let access = if locked { Access::Locked } else { Access::Open };
+        let (id, name) = (found.safe.id, found.safe.name.clone());
+        let vm = Arc::new(Vm::new(id, name, &store.name, found.folder.clone(), access));
+        tracing::debug!("VM {} has {} wraps", vm.name, found.safe.wraps().len());
+        self.inventory.insert(Arc::clone(&vm))?;
+        Ok(vm)
+    }
+
+    /// The datastore that a VM lies in.
+    pub(crate) fn datastore_of(&self, vm: &Vm) -> Result<&Datastore, Fault> {
+        let found = self.datastores.iter().find(|d| d.name == vm.datastore);
+        found.ok_or_else(|| Fault::Bug(format!("VM {} has no datastore", vm.name)))
+    }
+}
+
+/// Whether a VM has a vmd; one that a verb works on counts as running.
+fn runs(vm: &Vm) -> bool {
+    vm.try_enter().is_none_or(|inner| inner.service.is_some())
+}

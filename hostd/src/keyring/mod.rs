@@ -1,0 +1,262 @@
+//! The KEKs of this host: fetched once, counted, dropped when unused.
+//!
+//! Owns every KEK in memory and the providers they come from; must not know safes, VMs or the API. A verb
+//! asks for a [`Lease`]; the first one fetches through the provider while others of the same key wait, and
+//! the last one to end starts the clock of expiry.
+
+mod slot;
+
+use crypto::{Arena, Kek, KeyId};
+use hostd_api::types::KeyringState;
+use kms_client::{KeyProvider, KmsError};
+use slot::{Acquired, Slot};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+use thiserror::Error;
+
+/// How long a verb waits for a fetch that another verb began. Providers bound their own fetches well below.
+const FETCH_WAIT: Duration = Duration::from_secs(60);
+
+/// Why a key cannot be had. Each names the exact key.
+#[derive(Debug, Error)]
+pub enum KeyringError {
+    /// This host has no provider of that name.
+    #[error("the key provider of key {0} is not configured on this host")]
+    NotConfigured(KeyId),
+    /// The provider of that name is not open on this host.
+    #[error("the key provider of key {key} is not open: {reason}")]
+    Closed {
+        /// The key.
+        key: KeyId,
+        /// Why it is not open.
+        reason: String,
+    },
+    /// It was dropped on request.
+    #[error("key {0} was evicted on this host")]
+    Evicted(KeyId),
+    /// Another verb's fetch of the same key did not end.
+    #[error("fetching key {0} takes too long")]
+    Slow(KeyId),
+    /// The provider does not give it.
+    #[error("key {key}: {source}")]
+    Provider {
+        /// The key.
+        key: KeyId,
+        /// What the provider said.
+        source: Box<KmsError>,
+    },
+}
+
+/// A provider that is configured, but could not be opened.
+#[derive(Debug, Clone)]
+pub struct ClosedProvider {
+    /// Its name.
+    pub name: String,
+    /// Why, in one sentence.
+    pub reason: String,
+}
+
+/// The keyring.
+pub struct Keyring {
+    arena: Arena,
+    providers: Vec<Arc<dyn KeyProvider>>,
+    closed: Vec<ClosedProvider>,
+    idle: Duration,
+    slots: Mutex<BTreeMap<KeyId, Slot<Arc<Kek>>>>,
+    fetched: Condvar,
+}
+
+impl Keyring {
+    /// A keyring over these providers (the first is the default); unused keys are dropped after `idle`.
+    #[must_use]
+    pub fn new(
+        arena: Arena,
+        providers: Vec<Arc<dyn KeyProvider>>,
+        closed: Vec<ClosedProvider>,
+        idle: Duration,
+    ) -> Self {
+        Self { arena, providers, closed, idle, slots: Mutex::default(), fetched: Condvar::new() }
+    }
+
+    /// The arena that keys live in.
+    #[must_use]
+    pub fn arena(&self) -> &Arena {
+        &self.arena
+    }
+
+    /// The providers; the first is the default.
+    #[must_use]
+    pub fn providers(&self) -> &[Arc<dyn KeyProvider>] {
+        &self.providers
+    }
+
+    /// The providers that are configured, but not open.
+    #[must_use]
+    pub fn closed(&self) -> &[ClosedProvider] {
+        &self.closed
+    }
+
+    /// Why the provider of a key cannot be asked at all; `None` when it can.
+    #[must_use]
+    pub fn unreachable(&self, id: &KeyId) -> Option<KeyringError> {
+        if self.providers.iter().any(|p| p.name() == id.provider()) {
+            return None;
+        }
+        let closed = self.closed.iter().find(|c| c.name == id.provider());
+        Some(closed.map_or_else(
+            || KeyringError::NotConfigured(id.clone()),
+            |c| KeyringError::Closed { key: id.clone(), reason: c.reason.clone() },
+        ))
+    }
+
+    /// The key for `user`, fetched if it is not here.
+    ///
+    /// # Errors
+    /// [`KeyringError`].
+    pub fn lease(self: &Arc<Self>, id: &KeyId, user: &str) -> Result<Lease, KeyringError> {
+        let end = Instant::now() + FETCH_WAIT;
+        let mut slots = self.slots();
+        loop {
+            let Some(slot) = slots.get_mut(id) else {
+                slots.insert(id.clone(), Slot::Fetching);
+                drop(slots);
+                return self.fetch(id, user);
+            };
+            match slot.acquire(user) {
+                Acquired::Key(kek) => return Ok(self.leased(id, user, kek)),
+                Acquired::Evicted => return Err(KeyringError::Evicted(id.clone())),
+                Acquired::Wait => {}
+            }
+            let left = end.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(KeyringError::Slow(id.clone()));
+            }
+            let waited = self.fetched.wait_timeout(slots, left);
+            slots = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    /// Fetches a key whose slot this thread has put to Fetching; no lock is held meanwhile.
+    fn fetch(self: &Arc<Self>, id: &KeyId, user: &str) -> Result<Lease, KeyringError> {
+        let guard = FetchGuard { keyring: self, id };
+        if let Some(fault) = self.unreachable(id) {
+            return Err(fault);
+        }
+        let provider = self.providers.iter().find(|p| p.name() == id.provider());
+        let kek = provider
+            .ok_or_else(|| KeyringError::NotConfigured(id.clone()))?
+            .fetch(id, &self.arena)
+            .map_err(|source| KeyringError::Provider { key: id.clone(), source: source.into() })?;
+        let kek = Arc::new(kek);
+        let kept = self.slots().get_mut(id).is_some_and(|s| s.fetched(Arc::clone(&kek), user));
+        drop(guard);
+        if kept { Ok(self.leased(id, user, kek)) } else { Err(KeyringError::Evicted(id.clone())) }
+    }
+
+    fn leased(self: &Arc<Self>, id: &KeyId, user: &str, kek: Arc<Kek>) -> Lease {
+        Lease { keyring: Arc::clone(self), id: id.clone(), user: user.to_owned(), kek }
+    }
+
+    /// Drops a key, and does not fetch it again until [`Keyring::readmit`].
+    ///
+    /// # Errors
+    /// The names of its users, when there are some and it is not forced.
+    pub fn evict(&self, id: &KeyId, force: bool) -> Result<Vec<String>, Vec<String>> {
+        let mut slots = self.slots();
+        let slot = slots.entry(id.clone()).or_insert(Slot::Evicted);
+        let outcome = slot.evict(force);
+        self.fetched.notify_all();
+        let names = |users: slot::Users| users.into_keys().collect();
+        outcome.map(names).map_err(names)
+    }
+
+    /// Lets an evicted key be fetched again.
+    pub fn readmit(&self, id: &KeyId) {
+        let mut slots = self.slots();
+        if matches!(slots.get(id), Some(Slot::Evicted)) {
+            slots.remove(id);
+        }
+    }
+
+    /// Drops the keys that reached their time by `now`.
+    pub fn expire(&self, now: Instant) {
+        self.slots().retain(|_, slot| !slot.expired(now));
+    }
+
+    /// State of a key on this host.
+    #[must_use]
+    pub fn state(&self, id: &KeyId) -> KeyringState {
+        self.slots().get(id).map_or(KeyringState::Absent, Slot::state)
+    }
+
+    /// Drops every key that no lease holds.
+    pub fn clear(&self) {
+        self.slots().clear();
+    }
+
+    fn release(&self, id: &KeyId, user: &str) {
+        if let Some(slot) = self.slots().get_mut(id) {
+            slot.release(user, Instant::now(), self.idle);
+        }
+    }
+
+    /// The slots; a panic of another thread cannot leave them half changed, as every transition is one call.
+    fn slots(&self) -> MutexGuard<'_, BTreeMap<KeyId, Slot<Arc<Kek>>>> {
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Ends a fetch on every way out: a slot that is still Fetching goes back to Absent, and waiters wake up.
+struct FetchGuard<'a> {
+    keyring: &'a Keyring,
+    id: &'a KeyId,
+}
+
+impl Drop for FetchGuard<'_> {
+    fn drop(&mut self) {
+        let mut slots = self.keyring.slots();
+        if matches!(slots.get(self.id), Some(Slot::Fetching)) {
+            slots.remove(self.id);
+        }
+        self.keyring.fetched.notify_all();
+    }
+}
+
+/// A counted use of a key; ends when dropped.
+pub struct Lease {
+    keyring: Arc<Keyring>,
+    id: KeyId,
+    user: String,
+    kek: Arc<Kek>,
+}
+
+impl Lease {
+    /// The key.
+    #[must_use]
+    pub fn kek(&self) -> &Kek {
+        &self.kek
+    }
+
+    /// Its id.
+    #[must_use]
+    pub fn id(&self) -> &KeyId {
+        &self.id
+    }
+}
+
+impl std::fmt::Debug for Lease {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Lease({})", self.id)
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.keyring.release(&self.id, &self.user);
+    }
+}
+
+#[cfg(test)]
+#[path = "keyring_tests.rs"]
+mod tests;

@@ -1,0 +1,125 @@
+//! Verbs on keys: status and backup. Rotation is in `vm`, as it changes files of VMs.
+//!
+//! Owns the way from providers and keyring to what the API shows; never sees a key.
+
+use crate::fault::Fault;
+use crate::host::Host;
+use crypto::KeyId;
+use hostd_api::error::ErrorCode;
+use hostd_api::types::{ConfirmBackup, KeyBackup, KeyInfo, KeyStatus, ProviderInfo, VmInfo};
+use kms_client::native::NativeProvider;
+use kms_client::{Health, KeyProvider};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// Name of the built-in provider, the part of its key ids before the slash.
+pub const NATIVE: &str = "native";
+
+impl Host {
+    /// `GET /v1/keys`.
+    ///
+    /// # Errors
+    /// Faults of a provider whose keys cannot be listed.
+    pub fn key_status(&self) -> Result<KeyStatus, Fault> {
+        let providers = self.keyring.providers().iter().enumerate();
+        let mut infos: Vec<_> = providers.map(|(i, p)| provider_info(p.as_ref(), i == 0)).collect();
+        let default = infos.is_empty();
+        infos.extend(self.keyring.closed().iter().map(|closed| ProviderInfo {
+            name: closed.name.clone(),
+            kind: closed.name.clone(),
+            default,
+            available: false,
+            backed_up_at: None,
+            demo: false,
+            detail: closed.reason.clone(),
+        }));
+        Ok(KeyStatus { providers: infos, keys: self.key_infos()? })
+    }
+
+    /// `GET /v1/keys/backup`.
+    ///
+    /// # Errors
+    /// `provider-unavailable` when the native provider is not open.
+    pub fn key_backup(&self) -> Result<KeyBackup, Fault> {
+        let content = self.native()?.backup();
+        let sha256 = crypto::sha256_hex(content.as_bytes());
+        Ok(KeyBackup { content, sha256 })
+    }
+
+    /// `POST /v1/keys/backup/confirm`.
+    ///
+    /// # Errors
+    /// `provider-unavailable`; `wrong-state` when it is not the digest of the key file as it is.
+    pub fn confirm_backup(&self, request: &ConfirmBackup) -> Result<KeyStatus, Fault> {
+        let digest = request.sha256.trim();
+        if digest.len() != 64 || !digest.bytes().all(|b| b.is_ascii_hexdigit()) {
+            return Err(Fault::invalid(
+                "sha256 is not the 64 hex digits of a SHA-256",
+                "send back what GET /v1/keys/backup gave",
+            ));
+        }
+        self.native()?.confirm_backup(digest, now())?;
+        self.key_status()
+    }
+
+    fn native(&self) -> Result<&Arc<NativeProvider>, Fault> {
+        self.native.as_ref().ok_or_else(|| {
+            Fault::refused(
+                ErrorCode::ProviderUnavailable,
+                "the native key provider is not open",
+                "see `coffer key status`",
+            )
+        })
+    }
+
+    /// Every key that a provider lists or a VM names.
+    fn key_infos(&self) -> Result<Vec<KeyInfo>, Fault> {
+        let mut keys: BTreeMap<KeyId, (Option<u64>, Vec<String>)> = BTreeMap::new();
+        for provider in self.keyring.providers() {
+            for record in provider.keys()? {
+                keys.insert(record.id, (record.created_at, Vec::new()));
+            }
+        }
+        for vm in self.list_vms() {
+            for (key, used) in uses(&vm) {
+                keys.entry(key).or_default().1.push(used);
+            }
+        }
+        let info = |(id, (created_at, used_by)): (KeyId, (Option<u64>, Vec<String>))| KeyInfo {
+            id: id.to_string(),
+            created_at,
+            keyring: self.keyring.state(&id),
+            used_by,
+        };
+        Ok(keys.into_iter().map(info).collect())
+    }
+}
+
+/// The keys of a VM with what each wraps: `VM`, `VM/DISK`.
+fn uses(vm: &VmInfo) -> Vec<(KeyId, String)> {
+    let home = vm.key_ids.iter().map(|key| (key, vm.name.clone()));
+    let disks = vm.disks.iter().flat_map(|disk| {
+        disk.key_ids.iter().map(|key| (key, format!("{}/{}", vm.name, disk.name)))
+    });
+    home.chain(disks).filter_map(|(key, used)| Some((key.parse().ok()?, used))).collect()
+}
+
+fn provider_info(provider: &dyn KeyProvider, default: bool) -> ProviderInfo {
+    let status = provider.status();
+    ProviderInfo {
+        name: provider.name().to_owned(),
+        kind: status.kind.to_owned(),
+        default,
+        available: status.health != Health::Unavailable,
+        backed_up_at: status.backed_up_at,
+        demo: status.demo,
+        detail: status.detail,
+    }
+}
+
+/// Seconds since 1970; the one place of this daemon that reads the wall clock.
+#[must_use]
+pub fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs())
+}

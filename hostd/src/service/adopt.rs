@@ -1,0 +1,185 @@
+//! Finding the vmds of an earlier hostd, and clearing what dead ones left.
+//!
+//! Owns the decision for each runtime folder: adopt it, leave it alone (another version, an unknown VM, no
+//! answer), or clear it because nobody listens. Runs once at start, before the control socket answers.
+
+use super::{Process, Served, Service, Vmd, start};
+use crate::fault::Fault;
+use crate::host::Host;
+use crate::mounts;
+use crate::vm::{Access, Inner, Vm};
+use cryptfs::name::Name;
+use hostd_api::link::{Link, LinkError, Report, Request, Response};
+use rustix::io::Errno;
+use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How long a vmd may take to say who it is. One that is busy with a drain answers later; it is then left alone.
+const HELLO_WAIT: Duration = Duration::from_secs(5);
+
+/// What became of a runtime folder.
+enum Outcome {
+    /// Its vmd is ours now, or its rest is gone.
+    Settled,
+    /// Somebody runs there; its mounts must stay.
+    LeftAlone(String),
+}
+
+impl Host {
+    /// Adopts or clears every runtime folder, then takes away the dead mounts that remain.
+    ///
+    /// # Errors
+    /// [`Fault::Io`] when the runtime folder or the mount table cannot be read.
+    pub fn adopt_all(self: &Arc<Self>) -> Result<(), Fault> {
+        let root = self.config.vm_runs();
+        let entries = std::fs::read_dir(&root).map_err(Fault::io("list", &root))?;
+        let mut kept: Vec<PathBuf> = Vec::new();
+        for run in entries.flatten().map(|e| e.path()) {
+            match self.settle(&run) {
+                Outcome::Settled => {}
+                Outcome::LeftAlone(reason) => {
+                    self.warn(format!("{} is left alone: {reason}", run.display()));
+                    kept.push(run);
+                }
+            }
+        }
+        let served = |target: &Path| {
+            let mut vms = self.inventory.all().into_iter();
+            vms.any(|vm| {
+                let home = vm.try_enter().and_then(|i| i.service.as_ref()?.home.clone());
+                home.is_some_and(|home| home == target)
+            })
+        };
+        for target in mounts::below(&root)? {
+            if !kept.iter().any(|run| target.starts_with(run)) && !served(&target) {
+                tracing::info!("taking away the dead mount {}", target.display());
+                mounts::detach(&target)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn settle(self: &Arc<Self>, run: &Path) -> Outcome {
+        let socket = run.join("vmd.sock");
+        let link = match Link::connect(&socket) {
+            Ok(link) => link,
+            Err(LinkError::Connect { source: Errno::CONNREFUSED | Errno::NOENT, .. }) => {
+                clear_stale(run);
+                return Outcome::Settled;
+            }
+            Err(e) => return Outcome::LeftAlone(e.to_string()),
+        };
+        let adopted = hello(&link).and_then(|report| {
+            // One connection at a time: the adoption makes its own.
+            drop(link);
+            self.adopt(&socket, &report)
+        });
+        match adopted {
+            Ok(()) => Outcome::Settled,
+            Err(reason) => Outcome::LeftAlone(reason),
+        }
+    }
+
+    fn adopt(self: &Arc<Self>, socket: &Path, hello: &Report) -> Result<(), String> {
+        let text = |e: Fault| e.to_string();
+        self.note_report(hello).map_err(text)?;
+        let id = hello.id.ok_or_else(|| format!("process {} serves no VM yet", hello.pid))?;
+        let vm = self.inventory.by_id(id).ok_or_else(|| {
+            format!("process {} serves VM {id}, which no datastore of this host has", hello.pid)
+        })?;
+        let mut inner = vm.enter().map_err(text)?;
+        let mut vmd = Vmd::found(vm.name.as_str(), socket, hello.pid).map_err(text)?;
+        let (report, fds) = vmd.report(&Request::Adopt, &[]).map_err(text)?;
+        let service = self.rebuild(&vm, &mut inner, vmd, report, fds)?;
+        tracing::info!("VM {} was adopted: vmd process {}", vm.name, hello.pid);
+        inner.service = Some(service);
+        if inner.access == Access::Locked {
+            // hostd ended between the lock and the stop of the vmd.
+            self.release(&vm, &mut inner, true).map_err(text)?;
+        }
+        self.stop_if_idle(&mut inner);
+        Ok(())
+    }
+
+    /// The service of an adopted vmd from its report and the descriptors it gave.
+    fn rebuild(
+        self: &Arc<Self>,
+        vm: &Arc<Vm>,
+        inner: &mut Inner,
+        vmd: Vmd,
+        report: Report,
+        fds: Vec<OwnedFd>,
+    ) -> Result<Service, String> {
+        let (expected, got) = (report.disks.len() + 1, fds.len());
+        let mut fds = fds.into_iter();
+        let (Some(lock), true) = (fds.next(), expected == got) else {
+            return Err(format!("it gave {got} descriptors, not {expected}"));
+        };
+        let mut disks = BTreeMap::new();
+        for (disk, listener) in report.disks.into_iter().zip(fds) {
+            let name: Name = disk.disk.parse().map_err(|e| format!("its disk: {e}"))?;
+            let served =
+                Served { id: disk.id, read_only: disk.read_only, socket: disk.socket, listener };
+            disks.insert(name, served);
+        }
+        let pidfd = vmd.pidfd().map_err(|e| e.to_string())?;
+        self.watch(vm, vmd.pid(), pidfd, None);
+        let run = self.run_folder(&vm.name);
+        let mut service = Service {
+            run,
+            lock,
+            leases: BTreeMap::new(),
+            disks,
+            home: report.home,
+            process: Process::Up(vmd),
+            ends: Vec::new(),
+        };
+        self.lease_again(vm, inner, &mut service);
+        Ok(service)
+    }
+
+    /// Takes the KEKs that a restart of the vmd needs. Without them the VM runs on, but cannot be started again.
+    fn lease_again(&self, vm: &Vm, inner: &mut Inner, service: &mut Service) {
+        let mut leases = Vec::new();
+        let mut faults = Vec::new();
+        match self.open_safe(vm, inner) {
+            Ok(opened) => leases.push(opened.lease),
+            Err(e) => faults.push(e),
+        }
+        for disk in service.disks.keys() {
+            match self.open_disk(vm, inner, disk) {
+                Ok(opened) => leases.push(opened.lease),
+                Err(e) => faults.push(e),
+            }
+        }
+        leases.into_iter().for_each(|lease| service.keep(lease));
+        for fault in faults {
+            self.warn(format!("VM {} runs, but its vmd could not be restarted: {fault}", vm.name));
+        }
+    }
+}
+
+fn hello(link: &Link) -> Result<Report, String> {
+    link.set_timeout(Some(HELLO_WAIT)).map_err(|e| e.to_string())?;
+    match link.call(&Request::Hello, &[]) {
+        Ok((Response::Report(report), _)) => Ok(report),
+        Ok((Response::Failed(failure), _)) => Err(failure.message),
+        Ok((Response::Ok, _)) => Err("it answered without a report".into()),
+        Err(e) => Err(e.to_string()),
+    }
+}
+
+/// Clears the runtime folder of a vmd that is gone.
+fn clear_stale(run: &Path) {
+    tracing::info!("clearing {}, whose vmd is gone", run.display());
+    let home = run.join("home");
+    if mounts::below(run).is_ok_and(|mounts| mounts.contains(&home))
+        && let Err(e) = mounts::detach(&home)
+    {
+        tracing::warn!("{e}");
+    }
+    start::clear_run(run);
+}

@@ -1,0 +1,195 @@
+//! Running VMs: one vmd each, what it serves, and keeping it alive.
+//!
+//! Owns the processes, the runtime folder of each VM, its listening sockets and its mounts. Must not decide
+//! whether a VM may run; `vm` does. Flow: `start` makes folder, lock and process, `serve` hands disks and the
+//! home to it, `watch` starts it again when it dies, `adopt` finds those of an earlier hostd.
+
+mod adopt;
+mod serve;
+mod start;
+mod vmd;
+mod watch;
+
+pub(crate) use start::stop;
+pub use vmd::Vmd;
+
+use crate::fault::Fault;
+use crate::files::{self, Locked};
+use crate::host::Host;
+use crate::keyring::Lease;
+use crate::vm::{Inner, Vm};
+use cryptfs::name::Name;
+use crypto::KeyId;
+use hostd_api::error::ErrorCode;
+use hostd_api::link::{Request, Response};
+use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+use uuid::Uuid;
+
+/// Longest path of a Unix socket (unix(7): `sun_path` has 108 bytes with its end).
+const MAX_SOCKET_PATH: usize = 107;
+
+/// A VM that runs.
+#[derive(Debug)]
+pub struct Service {
+    /// Runtime folder.
+    run: PathBuf,
+    /// Lock of the VM folder, shared with the vmd.
+    lock: OwnedFd,
+    /// KEKs that are needed to start the vmd again.
+    leases: BTreeMap<KeyId, Lease>,
+    /// Disks served, by name.
+    pub disks: BTreeMap<Name, Served>,
+    /// Where the home is mounted, when it is.
+    pub home: Option<PathBuf>,
+    /// Its vmd.
+    process: Process,
+    /// When its vmd ended unexpectedly, as far back as it matters.
+    ends: Vec<Instant>,
+}
+
+/// State of the vmd of a running VM.
+#[derive(Debug)]
+enum Process {
+    /// It runs.
+    Up(Vmd),
+    /// It ended and is being started again; the listening sockets wait meanwhile.
+    Restarting,
+    /// It ended too often. The sockets stay until disks are detached and the home is unmounted.
+    Failed,
+}
+
+/// A disk that is served.
+#[derive(Debug)]
+pub struct Served {
+    /// Identity in the descriptor.
+    pub id: Uuid,
+    /// No writes allowed.
+    pub read_only: bool,
+    /// Path of the NBD socket.
+    pub socket: PathBuf,
+    /// The listening NBD socket, which outlives the vmd.
+    listener: OwnedFd,
+}
+
+impl Service {
+    /// Process id of the vmd, while it runs.
+    #[must_use]
+    pub fn pid(&self) -> Option<u32> {
+        match &self.process {
+            Process::Up(vmd) => Some(vmd.pid()),
+            Process::Restarting | Process::Failed => None,
+        }
+    }
+
+    /// Whether its vmd ended too often.
+    #[must_use]
+    pub fn has_failed(&self) -> bool {
+        matches!(self.process, Process::Failed)
+    }
+
+    /// Whether nothing is served, so that the vmd can go.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.disks.is_empty() && self.home.is_none()
+    }
+
+    /// Clients of each disk now; empty when the vmd does not answer.
+    pub fn clients(&mut self) -> BTreeMap<Name, u32> {
+        let Process::Up(vmd) = &mut self.process else { return BTreeMap::new() };
+        let report = match vmd.call(&Request::Status, &[]) {
+            Ok((Response::Report(report), _)) => report,
+            Ok(_) => return BTreeMap::new(),
+            Err(e) => {
+                tracing::debug!("no status: {e}");
+                return BTreeMap::new();
+            }
+        };
+        let counts = report.disks.into_iter();
+        counts.filter_map(|d| Some((d.disk.parse().ok()?, d.clients))).collect()
+    }
+
+    /// Keeps a KEK for as long as the VM runs.
+    pub(crate) fn keep(&mut self, lease: Lease) {
+        self.leases.insert(lease.id().clone(), lease);
+    }
+
+    /// Drops the leases of all keys but these.
+    pub(crate) fn keep_only(&mut self, keys: &std::collections::BTreeSet<KeyId>) {
+        self.leases.retain(|id, _| keys.contains(id));
+    }
+
+    /// The vmd, or why there is none.
+    fn up(&mut self, vm: &Vm) -> Result<&mut Vmd, Fault> {
+        let (state, remedy) = match &mut self.process {
+            Process::Up(vmd) => return Ok(vmd),
+            Process::Restarting => ("is being started again", "try again in a moment"),
+            Process::Failed => (
+                "ended again and again",
+                "see the log, detach its disks and unmount its home, then try again",
+            ),
+        };
+        let message = format!("the vmd of VM {} {state}", vm.name);
+        Err(Fault::refused(ErrorCode::DataPlane, message, remedy))
+    }
+}
+
+impl Host {
+    /// Path of the NBD socket of a disk.
+    pub(crate) fn disk_socket(&self, vm: &Name, disk: &Name) -> PathBuf {
+        self.run_folder(vm).join(format!("{disk}.sock"))
+    }
+
+    /// Runtime folder of a VM.
+    fn run_folder(&self, vm: &Name) -> PathBuf {
+        self.config.vm_runs().join(vm.as_str())
+    }
+}
+
+/// Refuses a path that no Unix socket can have.
+///
+/// # Errors
+/// A refusal with code `invalid-argument`.
+pub(crate) fn check_socket_path(path: &Path) -> Result<(), Fault> {
+    let length = path.as_os_str().len();
+    if length <= MAX_SOCKET_PATH {
+        return Ok(());
+    }
+    Err(Fault::invalid(
+        format!(
+            "the socket {} would have a path of {length} bytes, Unix sockets have at most \
+             {MAX_SOCKET_PATH}",
+            path.display()
+        ),
+        "choose shorter names, or a shorter run_dir in the configuration",
+    ))
+}
+
+/// Makes sure that no other process serves the VM while its files are changed: a running VM is ours, else its
+/// lock is taken for as long as the returned descriptor lives.
+///
+/// # Errors
+/// `in-use` naming the process that holds it; [`Fault::Io`].
+pub(crate) fn exclusive(vm: &Vm, inner: &Inner) -> Result<Option<OwnedFd>, Fault> {
+    match &inner.service {
+        Some(_) => Ok(None),
+        None => take_lock(vm).map(Some),
+    }
+}
+
+/// Takes the lock of a VM folder.
+fn take_lock(vm: &Vm) -> Result<OwnedFd, Fault> {
+    match files::lock(&vm.folder.lock())? {
+        Locked::Ours(lock) => Ok(lock),
+        Locked::Theirs(pid) => {
+            let by = pid.map_or(String::new(), |pid| format!(", process {pid} or a child of it"));
+            Err(Fault::refused(
+                ErrorCode::InUse,
+                format!("another host process serves VM {}{by}", vm.name),
+                "stop it, or use the hostd that runs it",
+            ))
+        }
+    }
+}

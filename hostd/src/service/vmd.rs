@@ -1,0 +1,163 @@
+//! One vmd process: its start, the link to it, its end.
+//!
+//! Owns process id, pidfd and link; must not know what is served. A link that failed is closed and made again
+//! with the next call, as an answer that comes late would be taken for that of a later request.
+
+use crate::fault::Fault;
+use command_fds::{CommandFdExt, FdMapping};
+use hostd_api::link::{self, LINK_FD, Link, LinkError, Report, Request, Response};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, Signal};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+/// How long a vmd may take to end after it was told to.
+const END_WAIT: Duration = Duration::from_secs(20);
+
+/// How long the kernel may take to end a killed vmd (its I/O may be stuck in storage).
+const KILL_WAIT: Duration = Duration::from_secs(5);
+
+/// A vmd process.
+#[derive(Debug)]
+pub struct Vmd {
+    vm: String,
+    socket: PathBuf,
+    link: Option<Link>,
+    pid: u32,
+    pidfd: OwnedFd,
+}
+
+impl Vmd {
+    /// Starts `program` for a VM, with its link socket at `socket` as descriptor 3 and nothing else of this
+    /// process: no environment, no other descriptor, a process group of its own.
+    ///
+    /// # Errors
+    /// [`Fault::Io`] when it cannot be started, [`Fault::Link`].
+    pub fn spawn(program: &Path, vm: &str, socket: &Path) -> Result<(Self, Child), Fault> {
+        crate::files::remove(socket)?;
+        let listener = link::listen(socket).map_err(failed(vm))?;
+        let mut command = Command::new(program);
+        command.arg("--vm").arg(vm).env_clear().process_group(0);
+        command.stdin(Stdio::null()).stdout(Stdio::null());
+        command
+            .fd_mappings(vec![FdMapping { parent_fd: listener, child_fd: LINK_FD }])
+            .map_err(|e| Fault::Bug(e.to_string()))?;
+        let child = command.spawn().map_err(Fault::io("start", program))?;
+        // The parent's copy of the listener goes with the command, so that a dead vmd refuses connections.
+        drop(command);
+        let vmd = Self::found(vm, socket, child.id())?;
+        Ok((vmd, child))
+    }
+
+    /// A vmd that runs already with this process id.
+    ///
+    /// # Errors
+    /// [`Fault::Io`] when the process is gone.
+    pub fn found(vm: &str, socket: &Path, pid: u32) -> Result<Self, Fault> {
+        let raw = i32::try_from(pid).ok().and_then(Pid::from_raw);
+        let raw = raw.ok_or_else(|| Fault::Bug(format!("{pid} is no process id")))?;
+        let pidfd = rustix::process::pidfd_open(raw, PidfdFlags::empty())
+            .map_err(Fault::io("watch process of", socket))?;
+        Ok(Self { vm: vm.to_owned(), socket: socket.to_owned(), link: None, pid, pidfd })
+    }
+
+    /// Process id.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    /// A copy of the pidfd, for a watcher.
+    ///
+    /// # Errors
+    /// [`Fault::Io`] when this process has no descriptor left.
+    pub fn pidfd(&self) -> Result<OwnedFd, Fault> {
+        self.pidfd.try_clone().map_err(Fault::io("watch process of", &self.socket))
+    }
+
+    /// Asks, and waits for the answer.
+    ///
+    /// # Errors
+    /// [`Fault::Link`]; [`Fault::Vmd`] when the vmd refuses.
+    pub fn call(
+        &mut self,
+        request: &Request,
+        fds: &[BorrowedFd<'_>],
+    ) -> Result<(Response, Vec<OwnedFd>), Fault> {
+        let link = match self.link.take() {
+            Some(link) => link,
+            None => Link::connect(&self.socket).map_err(failed(&self.vm))?,
+        };
+        let answer = link.call(request, fds).map_err(failed(&self.vm))?;
+        self.link = Some(link);
+        match answer {
+            (Response::Failed(failure), _) => Err(Fault::Vmd(failure)),
+            other => Ok(other),
+        }
+    }
+
+    /// Asks for a report.
+    ///
+    /// # Errors
+    /// Those of [`Vmd::call`]; [`Fault::Link`] for another answer.
+    pub fn report(
+        &mut self,
+        request: &Request,
+        fds: &[BorrowedFd<'_>],
+    ) -> Result<(Report, Vec<OwnedFd>), Fault> {
+        match self.call(request, fds)? {
+            (Response::Report(report), fds) => Ok((report, fds)),
+            _ => Err(failed(&self.vm)(LinkError::Peer("an answer without a report".into()))),
+        }
+    }
+
+    /// Drains and ends it; one that does not end is killed.
+    pub fn stop(mut self) {
+        if let Err(e) = self.call(&Request::Stop, &[]) {
+            tracing::warn!(
+                "vmd of VM {} (process {}) did not take the stop: {e}",
+                self.vm,
+                self.pid
+            );
+        }
+        if ended(self.pidfd.as_fd(), END_WAIT) {
+            return;
+        }
+        tracing::warn!("vmd of VM {} (process {}) does not end and is killed", self.vm, self.pid);
+        self.kill();
+    }
+
+    /// Ends it at once.
+    pub fn kill(self) {
+        if let Err(e) = rustix::process::pidfd_send_signal(&self.pidfd, Signal::KILL) {
+            tracing::debug!("process {} cannot be killed: {e}", self.pid);
+        }
+        if !ended(self.pidfd.as_fd(), KILL_WAIT) {
+            tracing::error!("vmd of VM {} (process {}) is stuck in the kernel", self.vm, self.pid);
+        }
+    }
+}
+
+/// Waits until the process behind a pidfd has ended, at most `limit`.
+pub(super) fn ended(pidfd: BorrowedFd<'_>, limit: Duration) -> bool {
+    let limit = Timespec::try_from(limit).ok();
+    let mut fds = [PollFd::from_borrowed_fd(pidfd, PollFlags::IN)];
+    matches!(rustix::io::retry_on_intr(|| poll(&mut fds, limit.as_ref())), Ok(n) if n > 0)
+}
+
+/// Waits for ever until the process behind a pidfd has ended.
+pub(super) fn await_end(pidfd: BorrowedFd<'_>) {
+    let mut fds = [PollFd::from_borrowed_fd(pidfd, PollFlags::IN)];
+    while !matches!(rustix::io::retry_on_intr(|| poll(&mut fds, None)), Ok(n) if n > 0) {
+        // Only a lack of kernel memory gets here; waiting is all that can be done.
+        std::thread::sleep(Duration::from_secs(1));
+    }
+}
+
+fn failed(vm: &str) -> impl FnOnce(LinkError) -> Fault {
+    let vm = vm.to_owned();
+    move |source| Fault::Link { vm, source }
+}

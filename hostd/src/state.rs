@@ -1,0 +1,183 @@
+//! What must outlive a restart of the daemon: which VMs an operator locked, and which folders were registered.
+//!
+//! Owns `locked.json` and `registered.json` of the state folder; must not know why. Every change is written
+//! and flushed before the call returns. A file that cannot be read stops the start: taking a damaged
+//! `locked.json` for an empty one would unlock VMs.
+
+use crate::fault::Fault;
+use crate::files;
+use hostd_api::error::ErrorCode;
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use uuid::Uuid;
+
+/// Version of both files.
+const VERSION: u32 = 1;
+
+/// Largest state file in bytes: 100,000 VMs of 40 bytes, and as many paths of usual length.
+const MAX_FILE: u64 = 32 << 20;
+
+/// The state folder.
+#[derive(Debug)]
+pub struct State {
+    folder: PathBuf,
+    current: Mutex<Current>,
+}
+
+#[derive(Debug, Default)]
+struct Current {
+    locked: BTreeSet<Uuid>,
+    registered: BTreeSet<PathBuf>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Stored<T: Ord> {
+    version: u32,
+    items: BTreeSet<T>,
+}
+
+impl State {
+    /// Reads the state from `folder`, which is made when absent.
+    ///
+    /// # Errors
+    /// [`Fault::Io`], or a refusal with code `damaged` or `unsupported` that names the file.
+    pub fn open(folder: &Path) -> Result<Self, Fault> {
+        files::folder(folder, 0o700, None)?;
+        let current = Current {
+            locked: read(&folder.join("locked.json"))?,
+            registered: read(&folder.join("registered.json"))?,
+        };
+        Ok(Self { folder: folder.to_owned(), current: Mutex::new(current) })
+    }
+
+    /// Whether an operator locked this VM.
+    #[must_use]
+    pub fn is_locked(&self, vm: Uuid) -> bool {
+        self.current().locked.contains(&vm)
+    }
+
+    /// Remembers that a VM is locked, or is not any more.
+    ///
+    /// # Errors
+    /// [`Fault::Io`]; nothing is changed then.
+    pub fn set_locked(&self, vm: Uuid, locked: bool) -> Result<(), Fault> {
+        let mut current = self.current();
+        let mut next = current.locked.clone();
+        let changed = if locked { next.insert(vm) } else { next.remove(&vm) };
+        if changed {
+            write(&self.folder.join("locked.json"), &next)?;
+            current.locked = next;
+        }
+        Ok(())
+    }
+
+    /// Folders that were registered by path.
+    #[must_use]
+    pub fn registered(&self) -> BTreeSet<PathBuf> {
+        self.current().registered.clone()
+    }
+
+    /// Remembers that a folder is registered, or is not any more.
+    ///
+    /// # Errors
+    /// [`Fault::Io`]; nothing is changed then.
+    pub fn set_registered(&self, folder: &Path, registered: bool) -> Result<(), Fault> {
+        let mut current = self.current();
+        let mut next = current.registered.clone();
+        let changed = if registered { next.insert(folder.to_owned()) } else { next.remove(folder) };
+        if changed {
+            write(&self.folder.join("registered.json"), &next)?;
+            current.registered = next;
+        }
+        Ok(())
+    }
+
+    /// A panic elsewhere cannot leave it half changed: sets are replaced whole, after the file.
+    fn current(&self) -> MutexGuard<'_, Current> {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn read<T: Ord + DeserializeOwned>(path: &Path) -> Result<BTreeSet<T>, Fault> {
+    let length = match std::fs::metadata(path) {
+        Ok(metadata) => metadata.len(),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(BTreeSet::new()),
+        Err(e) => return Err(Fault::io("read", path)(e)),
+    };
+    if length > MAX_FILE {
+        return Err(damaged(path, &format!("it has {length} bytes")));
+    }
+    let text = std::fs::read(path).map_err(Fault::io("read", path))?;
+    let stored: Stored<T> =
+        serde_json::from_slice(&text).map_err(|e| damaged(path, &e.to_string()))?;
+    if stored.version != VERSION {
+        return Err(Fault::refused(
+            ErrorCode::Unsupported,
+            format!(
+                "{} has version {}, this hostd knows {VERSION}",
+                path.display(),
+                stored.version
+            ),
+            "start the hostd that wrote it, or a newer one",
+        ));
+    }
+    Ok(stored.items)
+}
+
+fn damaged(path: &Path, reason: &str) -> Fault {
+    Fault::refused(
+        ErrorCode::Damaged,
+        format!("{} is damaged: {reason}", path.display()),
+        "restore it, or move it away and lock the VMs again that must stay locked",
+    )
+}
+
+fn write<T: Ord + Serialize + Clone>(path: &Path, items: &BTreeSet<T>) -> Result<(), Fault> {
+    let stored = Stored { version: VERSION, items: items.clone() };
+    let text = serde_json::to_vec_pretty(&stored).map_err(|e| Fault::Bug(e.to_string()))?;
+    files::replace(path, &text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn state_survives_a_restart() {
+        let dir = tempfile::tempdir().unwrap();
+        let (one, two) = (Uuid::from_u128(1), Uuid::from_u128(2));
+        let state = State::open(dir.path()).unwrap();
+        state.set_locked(one, true).unwrap();
+        state.set_locked(two, true).unwrap();
+        state.set_locked(two, false).unwrap();
+        state.set_registered(Path::new("/ds/a"), true).unwrap();
+        let again = State::open(dir.path()).unwrap();
+        assert!(again.is_locked(one) && !again.is_locked(two));
+        assert_eq!(again.registered().into_iter().collect::<Vec<_>>(), [PathBuf::from("/ds/a")]);
+    }
+
+    #[test]
+    fn a_damaged_or_later_file_is_refused_by_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("locked.json");
+        for (text, reason) in
+            [("{", "is damaged"), ("", "is damaged"), ("{\"version\":2,\"items\":[]}", "version 2")]
+        {
+            std::fs::write(&path, text).unwrap();
+            let message = State::open(dir.path()).unwrap_err().to_string();
+            assert!(message.contains("locked.json") && message.contains(reason), "{message}");
+        }
+    }
+
+    #[test]
+    fn a_failed_write_changes_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = State::open(dir.path()).unwrap();
+        std::fs::create_dir(dir.path().join("locked.json.new")).unwrap();
+        assert!(state.set_locked(Uuid::from_u128(1), true).is_err());
+        assert!(!state.is_locked(Uuid::from_u128(1)));
+    }
+}

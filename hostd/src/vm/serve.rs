@@ -1,0 +1,177 @@
+//! Attaching and detaching disks, mounting and unmounting the home.
+//!
+//! Owns when these are allowed; `service` does them. A verb that fails leaves the VM as it was, and stops a vmd
+//! that it started for nothing.
+
+use super::info::disk_info;
+use super::{Inner, Vm};
+use crate::fault::Fault;
+use crate::host::Host;
+use crate::inventory::parse_name;
+use crate::service::Service;
+use cryptfs::descriptor::{Descriptor, State};
+use cryptfs::name::Name;
+use hostd_api::error::ErrorCode;
+use hostd_api::types::{AttachDisk, DatastoreState, DiskInfo, Force, VmInfo};
+use std::sync::Arc;
+
+impl Host {
+    /// `POST /v1/vms/{vm}/disks/{disk}/attach`.
+    ///
+    /// # Errors
+    /// `wrong-state` when it is attached, or being imported without saying so; `vm-locked`; faults of
+    /// descriptor, payload and vmd.
+    pub fn attach_disk(
+        self: &Arc<Self>,
+        name: &str,
+        disk: &str,
+        request: &AttachDisk,
+    ) -> Result<DiskInfo, Fault> {
+        let (vm, disk) = (self.inventory.get(name)?, parse_name("disk", disk)?);
+        let mut inner = vm.enter()?;
+        if inner.service.as_ref().is_some_and(|s| s.disks.contains_key(&disk)) {
+            return Err(Fault::wrong_state(
+                format!("disk {disk} of VM {} is attached already", vm.name),
+                format!("see `coffer disk list {}`", vm.name),
+            ));
+        }
+        self.open_safe(&vm, &mut inner)?;
+        let opened = self.open_disk(&vm, &inner, &disk)?;
+        import_rule(&vm, &opened.body, request.importing)?;
+        if !request.read_only {
+            self.datastore_of(&vm)?.writable()?;
+        }
+        let service = self.running(&vm, &mut inner)?;
+        let outcome = self.attach_to(&vm, service, opened, request.read_only);
+        self.stop_if_idle(&mut inner);
+        outcome?;
+        Ok(self.shown(&vm, &inner, &disk, 0))
+    }
+
+    /// `POST /v1/vms/{vm}/disks/{disk}/detach`.
+    ///
+    /// # Errors
+    /// `wrong-state` when it is not attached, `in-use` while clients are connected, unless forced; faults of
+    /// the vmd.
+    pub fn detach_disk(&self, name: &str, disk: &str, how: &Force) -> Result<DiskInfo, Fault> {
+        let (vm, disk) = (self.inventory.get(name)?, parse_name("disk", disk)?);
+        let mut inner = vm.enter()?;
+        let service = inner.service.as_mut().filter(|s| s.disks.contains_key(&disk));
+        let service = service.ok_or_else(|| {
+            Fault::wrong_state(
+                format!("disk {disk} of VM {} is not attached", vm.name),
+                format!("see `coffer disk list {}`", vm.name),
+            )
+        })?;
+        if !how.force {
+            no_clients(&vm, service, Some(&disk))?;
+        }
+        self.detach_from(&vm, service, &disk)?;
+        self.stop_if_idle(&mut inner);
+        Ok(self.shown(&vm, &inner, &disk, 0))
+    }
+
+    /// `POST /v1/vms/{vm}/mount`.
+    ///
+    /// # Errors
+    /// `wrong-state` when it is mounted, `host-limit` without FUSE, `vm-locked`; faults of the vmd.
+    pub fn mount_vm(self: &Arc<Self>, name: &str) -> Result<VmInfo, Fault> {
+        let vm = self.inventory.get(name)?;
+        let mut inner = vm.enter()?;
+        if let Some(home) = inner.service.as_ref().and_then(|s| s.home.as_ref()) {
+            return Err(Fault::wrong_state(
+                format!("the home of VM {} is mounted already, at {}", vm.name, home.display()),
+                format!("run `coffer vm umount {}` to unmount it", vm.name),
+            ));
+        }
+        let opened = self.open_safe(&vm, &mut inner)?;
+        if let DatastoreState::Unavailable(_) = self.datastore_of(&vm)?.state() {
+            self.datastore_of(&vm)?.writable()?;
+        }
+        let service = self.running(&vm, &mut inner)?;
+        let outcome = self.mount_to(&vm, service, opened);
+        self.stop_if_idle(&mut inner);
+        outcome?;
+        Ok(self.vm_info(&vm, &mut inner))
+    }
+
+    /// `POST /v1/vms/{vm}/umount`.
+    ///
+    /// # Errors
+    /// `wrong-state` when it is not mounted, `in-use` naming the processes that hold it, unless forced.
+    pub fn umount_vm(&self, name: &str, how: &Force) -> Result<VmInfo, Fault> {
+        let vm = self.inventory.get(name)?;
+        let mut inner = vm.enter()?;
+        let service = inner.service.as_mut().filter(|s| s.home.is_some());
+        let service = service.ok_or_else(|| {
+            Fault::wrong_state(
+                format!("the home of VM {} is not mounted", vm.name),
+                format!("run `coffer vm mount {}` to mount it", vm.name),
+            )
+        })?;
+        self.unmount_from(&vm, service, how.force)?;
+        self.stop_if_idle(&mut inner);
+        Ok(self.vm_info(&vm, &mut inner))
+    }
+
+    /// Takes back everything that is served, and ends the vmd. Without force it is refused, with nothing changed,
+    /// while a disk has clients or the home is busy.
+    ///
+    /// # Errors
+    /// `in-use`; faults of kernel and vmd.
+    pub(crate) fn release(&self, vm: &Vm, inner: &mut Inner, force: bool) -> Result<(), Fault> {
+        let Some(service) = inner.service.as_mut() else { return Ok(()) };
+        if !force {
+            no_clients(vm, service, None)?;
+        }
+        self.unmount_from(vm, service, force)?;
+        let names: Vec<Name> = service.disks.keys().cloned().collect();
+        for disk in names {
+            if let Err(e) = self.detach_from(vm, service, &disk) {
+                if !force {
+                    return Err(e);
+                }
+                tracing::warn!("disk {disk} of VM {} could not be drained: {e}", vm.name);
+            }
+        }
+        if let Some(service) = inner.service.take() {
+            crate::service::stop(service);
+        }
+        Ok(())
+    }
+
+    fn shown(&self, vm: &Vm, inner: &Inner, disk: &Name, clients: u32) -> DiskInfo {
+        let served = inner.service.as_ref().and_then(|s| s.disks.get(disk));
+        disk_info(vm, disk, served, clients)
+    }
+}
+
+/// Refuses while a disk (or the given one) has clients.
+fn no_clients(vm: &Vm, service: &mut Service, only: Option<&Name>) -> Result<(), Fault> {
+    let mut counts = service.clients().into_iter();
+    let busy = counts.find(|(name, count)| *count > 0 && only.is_none_or(|only| only == name));
+    match busy {
+        None => Ok(()),
+        Some((disk, count)) => Err(Fault::refused(
+            ErrorCode::InUse,
+            format!("disk {disk} of VM {} has {count} connected clients", vm.name),
+            "stop the guest first, or add --force",
+        )),
+    }
+}
+
+/// A disk that is being imported is served to the import only, and a ready one never as an import.
+fn import_rule(vm: &Vm, descriptor: &Descriptor, importing: bool) -> Result<(), Fault> {
+    let disk = &descriptor.name;
+    match (descriptor.state, importing) {
+        (State::Ready, false) | (State::Importing, true) => Ok(()),
+        (State::Importing, false) => Err(Fault::wrong_state(
+            format!("the import of disk {disk} of VM {} has not ended well", vm.name),
+            "delete the disk and import it again",
+        )),
+        (State::Ready, true) => Err(Fault::wrong_state(
+            format!("disk {disk} of VM {} is not being imported", vm.name),
+            "attach it without the import flag",
+        )),
+    }
+}
