@@ -1,0 +1,185 @@
+//! The disks that are served now.
+//!
+//! Owns the table of exports: attach and detach while others run, and the drain at the end. It must not know
+//! the link. Flow: [`Exports::attach`] opens a volume and starts its server, [`Exports::detach`] takes both
+//! down in the reverse order.
+
+use crate::nbd::connection::Limits;
+use crate::nbd::export::Export;
+use crate::nbd::server::Server;
+use crate::refusal::Refusal;
+use cryptfs::backing::FileBacking;
+use cryptfs::name::Name;
+use cryptfs::volume::{Geometry, Volume, VolumeError};
+use crypto::{Arena, KeySheet, Unit};
+use hostd_api::error::ErrorCode;
+use hostd_api::link::{Attach, MAX_FDS, ServedDisk};
+use std::collections::BTreeMap;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::path::PathBuf;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+use uuid::Uuid;
+
+/// Disks of one VM. An adoption gives the lock file and every listening socket back in one message.
+pub const MAX_DISKS: usize = MAX_FDS - 1;
+
+/// Time that requests in flight have at a detach; slow storage answers in less, a dead one never.
+pub const GRACE: Duration = Duration::from_secs(20);
+
+/// Descriptors of an [`Attach`].
+#[derive(Debug)]
+pub struct AttachFds {
+    /// The payload, opened read-write or read-only.
+    pub payload: OwnedFd,
+    /// The listening NBD socket.
+    pub listener: OwnedFd,
+    /// Key sheet with the disk key.
+    pub sheet: OwnedFd,
+}
+
+/// The disks that are served now, by name.
+#[derive(Default)]
+pub struct Exports {
+    served: BTreeMap<Name, Served>,
+}
+
+struct Served {
+    id: Uuid,
+    socket: PathBuf,
+    server: Server,
+}
+
+impl Exports {
+    /// Starts to serve a disk.
+    ///
+    /// # Errors
+    /// Names what hostd sent wrong, or what failed; nothing is served then.
+    pub fn attach(
+        &mut self,
+        vm: &str,
+        attach: Attach,
+        fds: AttachFds,
+        limits: Limits,
+        arena: &Arena,
+    ) -> Result<(), Refusal> {
+        let name: Name = attach.disk.parse().map_err(|e| Refusal::invalid(format!("{e}")))?;
+        if self.served.contains_key(&name) {
+            let message = format!("disk {name} is served already");
+            return Err(Refusal::new(ErrorCode::AlreadyExists, message, "detach it first"));
+        }
+        if self.served.len() >= MAX_DISKS {
+            let message = format!("{MAX_DISKS} disks are served, which is the limit of a VM");
+            return Err(Refusal::new(ErrorCode::HostLimit, message, "detach another disk first"));
+        }
+        let volume = open(&name, &attach, fds.payload, fds.sheet, arena)?;
+        let export = Export::new(name.as_str(), vm, volume);
+        let server = Server::start(export, fds.listener, limits)
+            .map_err(|e| Refusal::invalid(format!("cannot serve disk {name}: {e}")))?;
+        tracing::info!(disk = %name, size = attach.size, read_only = attach.read_only, "serving");
+        let (id, socket) = (attach.id, attach.socket);
+        self.served.insert(name, Served { id, socket, server });
+        Ok(())
+    }
+
+    /// Stops serving a disk: requests that have come are answered, the volume is flushed, its keys are wiped.
+    ///
+    /// # Errors
+    /// When no such disk is served; when its storage does not answer (it stays, and may be detached again);
+    /// when the last flush fails (it is gone nevertheless).
+    pub fn detach(&mut self, disk: &str, grace: Duration) -> Result<(), Refusal> {
+        let found = disk.parse::<Name>().ok().and_then(|name| self.served.remove_entry(&name));
+        let Some((name, served)) = found else {
+            let message = format!("disk {disk} is not served");
+            return Err(Refusal::new(ErrorCode::NotFound, message, "see which disks are attached"));
+        };
+        let Served { id, socket, server } = served;
+        match server.stop(grace) {
+            Ok(export) => {
+                let closed = close(&name, export);
+                tracing::info!(disk = %name, "no longer serving");
+                closed
+            }
+            Err(server) => {
+                let message = format!("disk {name} has requests that its storage does not answer");
+                self.served.insert(name, Served { id, socket, server });
+                let remedy = "bring the storage back, then detach again";
+                Err(Refusal::new(ErrorCode::InUse, message, remedy))
+            }
+        }
+    }
+
+    /// Stops serving all disks within `limit`, each in turn; says what went wrong with each.
+    pub fn drain(&mut self, limit: Duration) -> Vec<Refusal> {
+        let deadline = Instant::now() + limit;
+        let names: Vec<String> = self.served.keys().map(ToString::to_string).collect();
+        // All are told before the first is waited for, so that no client starts anew elsewhere.
+        self.served.values().for_each(|served| served.server.export().begin_stopping());
+        names
+            .iter()
+            .filter_map(|name| {
+                let left = deadline.saturating_duration_since(Instant::now());
+                self.detach(name, left).err()
+            })
+            .collect()
+    }
+
+    /// What is served, in the order of names.
+    pub fn report(&self) -> Vec<ServedDisk> {
+        self.served.iter().map(|(name, served)| served.report(name)).collect()
+    }
+
+    /// The listening sockets, in the same order.
+    pub fn listeners(&self) -> Vec<BorrowedFd<'_>> {
+        self.served.values().map(|served| served.server.listener()).collect()
+    }
+}
+
+impl Served {
+    fn report(&self, name: &Name) -> ServedDisk {
+        let export = self.server.export();
+        ServedDisk {
+            disk: name.to_string(),
+            id: self.id,
+            read_only: export.shape().read_only,
+            socket: self.socket.clone(),
+            clients: export.counters.clients.load(Ordering::Relaxed),
+            bytes_read: export.counters.bytes_read.load(Ordering::Relaxed),
+            bytes_written: export.counters.bytes_written.load(Ordering::Relaxed),
+        }
+    }
+}
+
+fn open(
+    name: &Name,
+    attach: &Attach,
+    payload: OwnedFd,
+    sheet: OwnedFd,
+    arena: &Arena,
+) -> Result<Volume, Refusal> {
+    let unit = Unit::try_from(attach.unit).map_err(|e| Refusal::invalid(format!("{e}")))?;
+    let geometry = Geometry { size: attach.size, unit, read_only: attach.read_only };
+    let key = KeySheet::open(sheet, arena)
+        .and_then(|mut sheet| sheet.take_disk())
+        .map_err(|e| Refusal::invalid(format!("the key of disk {name}: {e}")))?;
+    Volume::open(Box::new(FileBacking::new(payload)), key, geometry).map_err(|e| {
+        let (code, remedy) = match &e {
+            VolumeError::PayloadShort { .. } => {
+                (ErrorCode::Damaged, "restore the payload from a backup")
+            }
+            VolumeError::Geometry(_) => (ErrorCode::Damaged, "restore the descriptor"),
+            VolumeError::Cipher(_) => (ErrorCode::Internal, "see the log of vmd"),
+            _ => (ErrorCode::Storage, "check the datastore"),
+        };
+        Refusal::new(code, format!("cannot open disk {name}: {e}"), remedy)
+    })
+}
+
+fn close(name: &Name, export: Export) -> Result<(), Refusal> {
+    export.close().map_err(|e| {
+        let message = format!("disk {name} is detached, but its last flush failed: {e}");
+        let remedy =
+            "what the guest wrote since its own last flush may be lost; check the datastore";
+        Refusal::new(ErrorCode::Storage, message, remedy)
+    })
+}

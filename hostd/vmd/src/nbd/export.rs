@@ -1,0 +1,89 @@
+//! One disk as clients see it.
+//!
+//! Owns a volume, what clients are told about it, and its counters. It must not know connections. Flow: made
+//! when hostd attaches a disk, shared by the threads of its connections, taken apart at detach.
+
+use super::fault::FaultLog;
+use super::handshake::Offer;
+use super::proto::transmission::Shape;
+use cryptfs::volume::{Volume, VolumeError};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+
+/// A disk that is served.
+pub struct Export {
+    name: String,
+    description: String,
+    shape: Shape,
+    volume: Volume,
+    stopping: AtomicBool,
+    /// What has gone on since the attach.
+    pub counters: Counters,
+    /// Where errors of the volume are logged and squeezed into codes.
+    pub faults: FaultLog,
+}
+
+/// What has gone on since the attach.
+#[derive(Debug, Default)]
+pub struct Counters {
+    /// Connections now, in whatever phase.
+    pub clients: AtomicU32,
+    /// Bytes read by clients.
+    pub bytes_read: AtomicU64,
+    /// Bytes written by clients.
+    pub bytes_written: AtomicU64,
+}
+
+impl Export {
+    /// An export of `volume` under the name `name`.
+    pub fn new(name: &str, vm: &str, volume: Volume) -> Self {
+        let shape = Shape { size: volume.size(), read_only: volume.read_only() };
+        Self {
+            name: name.to_owned(),
+            description: format!("disk {name} of VM {vm}"),
+            shape,
+            volume,
+            stopping: AtomicBool::new(false),
+            counters: Counters::default(),
+            faults: FaultLog::new(vm, name),
+        }
+    }
+
+    /// Name of the export.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Size and access.
+    pub fn shape(&self) -> Shape {
+        self.shape
+    }
+
+    /// The volume.
+    pub fn volume(&self) -> &Volume {
+        &self.volume
+    }
+
+    /// What the handshake tells.
+    pub fn offer(&self) -> Offer<'_> {
+        Offer {
+            name: &self.name,
+            description: &self.description,
+            size: self.shape.size,
+            flags: self.shape.flags(),
+            stopping: self.stopping.load(Ordering::Relaxed),
+        }
+    }
+
+    /// From now on the handshake turns clients away.
+    pub fn begin_stopping(&self) {
+        self.stopping.store(true, Ordering::Relaxed);
+    }
+
+    /// Ends the export: the last flush, after which the volume and its keys are gone.
+    ///
+    /// # Errors
+    /// When the flush fails; what clients wrote since their last flush may be lost then.
+    pub fn close(self) -> Result<(), VolumeError> {
+        if self.shape.read_only { Ok(()) } else { self.volume.flush() }
+    }
+}

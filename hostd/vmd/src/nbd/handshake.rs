@@ -1,0 +1,267 @@
+//! The negotiation as a state machine: bytes in, bytes out, no I/O.
+//!
+//! Owns the order of handshake messages and the limits on them. Must not know sockets: a fuzzer drives it as
+//! the connection does. Flow: [`Negotiation::feed`] takes what the client sent, appends the answers, and says
+//! whether more is needed, transmission begins, or the session is over.
+
+use super::proto::Violation;
+use super::proto::negotiation::{
+    CLIENT_FLAGS_LEN, ClientFlags, ExportQuery, OPTION_HEADER_LEN, OptionHeader, ReplyKind,
+    export_name_answer, option, reply, reply_block_size, reply_description, reply_export,
+    reply_name, reply_server, text,
+};
+
+/// Longest option whose data is looked at: a name of 4096 bytes and every information request fit many times.
+pub const MAX_OPTION: u32 = 64 * 1024;
+
+/// Longest option that is skipped and answered; a longer one ends the session.
+pub const MAX_SKIPPED_OPTION: u32 = 1024 * 1024;
+
+/// Options in one session. Clients send fewer than ten; a peer that asks for ever is cut.
+pub const MAX_OPTIONS: u32 = 256;
+
+/// What the client may learn about the one export of a socket.
+#[derive(Debug, Clone, Copy)]
+pub struct Offer<'a> {
+    /// Name of the export; the empty name means it, too.
+    pub name: &'a str,
+    /// Text for people.
+    pub description: &'a str,
+    /// Size in bytes.
+    pub size: u64,
+    /// Transmission flags.
+    pub flags: u16,
+    /// The export is stopping: options are answered with `ERR_SHUTDOWN`.
+    pub stopping: bool,
+}
+
+/// Where a session stands after a call of [`Negotiation::feed`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// The client must say more.
+    More,
+    /// The next byte is the first of a request.
+    Transmit,
+    /// The client took leave; send what there is and close.
+    Close,
+}
+
+/// Which message comes next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    ClientFlags,
+    Header,
+    Data(OptionHeader),
+    /// The option is too long; `left` bytes of it are still to be skipped.
+    Skip {
+        option: u32,
+        left: u32,
+    },
+}
+
+/// One session before transmission.
+#[derive(Debug)]
+pub struct Negotiation {
+    stage: Stage,
+    zeroes: bool,
+    options: u32,
+}
+
+impl Negotiation {
+    /// A session whose greeting has just been sent.
+    pub fn new() -> Self {
+        Self { stage: Stage::ClientFlags, zeroes: true, options: 0 }
+    }
+
+    /// Takes whole messages from `input`, appends answers to `out`, and returns how many bytes were taken. The
+    /// rest belongs to a message that is not complete, or to the transmission phase.
+    ///
+    /// # Errors
+    /// A [`Violation`] ends the session; what is in `out` was said before it and may still be sent.
+    pub fn feed(
+        &mut self,
+        input: &[u8],
+        offer: Offer<'_>,
+        out: &mut Vec<u8>,
+    ) -> Result<(usize, Verdict), Violation> {
+        let mut rest = input;
+        loop {
+            let before = rest.len();
+            let verdict = self.step(&mut rest, offer, out)?;
+            if verdict != Verdict::More || rest.len() == before {
+                return Ok((input.len() - rest.len(), verdict));
+            }
+        }
+    }
+
+    /// Takes at most one message; takes nothing when it is not complete.
+    fn step(
+        &mut self,
+        rest: &mut &[u8],
+        offer: Offer<'_>,
+        out: &mut Vec<u8>,
+    ) -> Result<Verdict, Violation> {
+        match self.stage {
+            Stage::ClientFlags => {
+                let Some((flags, after)) = rest.split_first_chunk::<CLIENT_FLAGS_LEN>() else {
+                    return Ok(Verdict::More);
+                };
+                self.zeroes = !ClientFlags::parse(*flags)?.no_zeroes;
+                (*rest, self.stage) = (after, Stage::Header);
+                Ok(Verdict::More)
+            }
+            Stage::Header => {
+                let Some((header, after)) = rest.split_first_chunk::<OPTION_HEADER_LEN>() else {
+                    return Ok(Verdict::More);
+                };
+                *rest = after;
+                self.header(OptionHeader::parse(header)?)?;
+                // An option without data is complete here; one more byte may never come.
+                match self.stage {
+                    Stage::Data(OptionHeader { option, length: 0 }) => {
+                        self.stage = Stage::Header;
+                        self.answer(option, &[], offer, out)
+                    }
+                    _ => Ok(Verdict::More),
+                }
+            }
+            Stage::Data(OptionHeader { option, length }) => {
+                let length = usize::try_from(length).unwrap_or(usize::MAX);
+                let Some((data, after)) = rest.split_at_checked(length) else {
+                    return Ok(Verdict::More);
+                };
+                (*rest, self.stage) = (after, Stage::Header);
+                self.answer(option, data, offer, out)
+            }
+            Stage::Skip { option, left } => {
+                self.skip(option, left, rest, out);
+                Ok(Verdict::More)
+            }
+        }
+    }
+
+    /// Decides what to do with the data of an option.
+    fn header(&mut self, header: OptionHeader) -> Result<(), Violation> {
+        self.options += 1;
+        if self.options > MAX_OPTIONS {
+            return Err(Violation::TooManyOptions(MAX_OPTIONS));
+        }
+        if header.length > MAX_SKIPPED_OPTION {
+            return Err(Violation::OptionLength(header.length));
+        }
+        self.stage = if header.length > MAX_OPTION {
+            Stage::Skip { option: header.option, left: header.length }
+        } else {
+            Stage::Data(header)
+        };
+        Ok(())
+    }
+
+    /// Throws away data of an option that is too long, and answers after the last byte.
+    fn skip(&mut self, option: u32, left: u32, rest: &mut &[u8], out: &mut Vec<u8>) {
+        let now = usize::try_from(left).unwrap_or(usize::MAX).min(rest.len());
+        *rest = rest.get(now..).unwrap_or_default();
+        let left = left.saturating_sub(u32::try_from(now).unwrap_or(u32::MAX));
+        self.stage = Stage::Skip { option, left };
+        if left == 0 {
+            self.stage = Stage::Header;
+            refuse(out, option, ReplyKind::TooBig, "the option is too long");
+        }
+    }
+
+    /// Answers one complete option.
+    fn answer(
+        &self,
+        option: u32,
+        data: &[u8],
+        offer: Offer<'_>,
+        out: &mut Vec<u8>,
+    ) -> Result<Verdict, Violation> {
+        match option {
+            option::ABORT => {
+                reply(out, option, ReplyKind::Ack, &[]);
+                return Ok(Verdict::Close);
+            }
+            option::EXPORT_NAME => return self.export_name(data, offer, out),
+            _ if offer.stopping => {
+                refuse(out, option, ReplyKind::Shutdown, "the export is stopping");
+            }
+            option::LIST if !data.is_empty() => {
+                refuse(out, option, ReplyKind::Invalid, "LIST takes no data");
+            }
+            option::LIST => {
+                reply_server(out, offer.name);
+                reply(out, option, ReplyKind::Ack, &[]);
+            }
+            option::INFO => {
+                describe(option, data, offer, out);
+            }
+            option::GO => {
+                if describe(option, data, offer, out) {
+                    return Ok(Verdict::Transmit);
+                }
+            }
+            _ => refuse(out, option, ReplyKind::Unsupported, "the option is not supported"),
+        }
+        Ok(Verdict::More)
+    }
+
+    /// `EXPORT_NAME` has no error reply: whatever is wrong ends the session.
+    fn export_name(
+        &self,
+        data: &[u8],
+        offer: Offer<'_>,
+        out: &mut Vec<u8>,
+    ) -> Result<Verdict, Violation> {
+        match text(data) {
+            Some(name) if !offer.stopping && means(name, offer) => {
+                export_name_answer(out, offer.size, offer.flags, self.zeroes);
+                Ok(Verdict::Transmit)
+            }
+            _ => Err(Violation::UnknownExport),
+        }
+    }
+}
+
+impl Default for Negotiation {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Answers `INFO` or `GO`; true when the export was found, so that `GO` has succeeded.
+fn describe(option: u32, data: &[u8], offer: Offer<'_>, out: &mut Vec<u8>) -> bool {
+    let Some(query) = ExportQuery::parse(data) else {
+        refuse(out, option, ReplyKind::Invalid, "the lengths do not fit, or the name is no text");
+        return false;
+    };
+    if !means(query.name, offer) {
+        refuse(out, option, ReplyKind::Unknown, "no export of that name on this socket");
+        return false;
+    }
+    reply_export(out, option, offer.size, offer.flags);
+    if query.wants_name {
+        reply_name(out, option, offer.name);
+    }
+    if query.wants_description {
+        reply_description(out, option, offer.description);
+    }
+    if query.wants_block_size {
+        reply_block_size(out, option);
+    }
+    reply(out, option, ReplyKind::Ack, &[]);
+    true
+}
+
+/// Whether `name` means the export on offer.
+fn means(name: &str, offer: Offer<'_>) -> bool {
+    name.is_empty() || name == offer.name
+}
+
+fn refuse(out: &mut Vec<u8>, option: u32, kind: ReplyKind, why: &str) {
+    reply(out, option, kind, &[why.as_bytes()]);
+}
+
+#[cfg(test)]
+#[path = "handshake_tests.rs"]
+mod tests;

@@ -1,0 +1,168 @@
+//! Bytes that have come from the client and are not yet used.
+//!
+//! Owns the receive buffer. One `recv` brings as many requests as the client has sent; the payload of a large
+//! WRITE lands at a page boundary of the same buffer and is used where it lies. It must not know what the
+//! bytes mean. Flow: [`Inbox::receive`] until enough is [`Inbox::unread`], then [`Inbox::take`].
+
+use super::buffer::Buffer;
+use super::proto::transmission::REQUEST_LEN;
+use rustix::fd::AsFd;
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, recv};
+use std::io;
+
+/// Most bytes of small messages that one `recv` brings: 60 writes of 4 KiB, which is more than clients keep in
+/// flight, and still within the second-level cache.
+pub const WINDOW: usize = 256 * 1024;
+
+/// Payloads start at a multiple of this when they are received alone.
+const PAGE: usize = 4096;
+
+/// Where a message starts in an empty buffer, so that the payload after its header is aligned.
+const HEADER_AT: usize = PAGE - REQUEST_LEN;
+
+/// From this many missing bytes on, exactly these are received: the next message then starts an empty buffer
+/// and nothing is ever moved.
+const LARGE: usize = 64 * 1024;
+
+/// Unread bytes that are cheaper to move to the front than to do without the room behind them.
+const CHEAP_TO_MOVE: usize = 8 * 1024;
+
+/// What one `recv` brought.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Received {
+    /// Some bytes.
+    Bytes,
+    /// The client has closed its side.
+    Closed,
+    /// Nothing within the receive time-out of the socket.
+    Nothing,
+}
+
+/// The receive buffer of a connection.
+#[derive(Debug, Default)]
+pub struct Inbox {
+    buffer: Buffer,
+    start: usize,
+    end: usize,
+}
+
+impl Inbox {
+    /// What has come and is not used.
+    pub fn unread(&self) -> &[u8] {
+        self.buffer.bytes().get(self.start..self.end).unwrap_or_default()
+    }
+
+    /// Marks the first `n` unread bytes as used.
+    pub fn consume(&mut self, n: usize) {
+        self.start = (self.start + n).min(self.end);
+    }
+
+    /// Uses the first `n` unread bytes, which must have come; they may be changed in place.
+    pub fn take(&mut self, n: usize) -> &mut [u8] {
+        let from = self.start;
+        self.consume(n);
+        self.buffer.bytes_mut().get_mut(from..self.start).unwrap_or_default()
+    }
+
+    /// Gives the memory back, when nothing is unread.
+    pub fn release(&mut self) {
+        if self.start == self.end {
+            (self.start, self.end) = (0, 0);
+            self.buffer.release();
+        }
+    }
+
+    /// Makes room for `need` unread bytes that begin with a header.
+    ///
+    /// # Errors
+    /// When the kernel gives no memory.
+    pub fn make_room_for_header(&mut self, need: usize) -> io::Result<()> {
+        self.make_room(need, HEADER_AT)
+    }
+
+    /// Makes room for a payload of `need` bytes, the header of which has been used.
+    ///
+    /// # Errors
+    /// When the kernel gives no memory.
+    pub fn make_room_for_payload(&mut self, need: usize) -> io::Result<()> {
+        self.make_room(need, PAGE)
+    }
+
+    /// Receives once; `need` unread bytes are wanted in all, for which room was made.
+    ///
+    /// # Errors
+    /// What `recv` says.
+    pub fn receive(&mut self, socket: impl AsFd, need: usize) -> io::Result<Received> {
+        let missing = need.saturating_sub(self.end - self.start);
+        let room = self.buffer.bytes_mut().get_mut(self.end..).unwrap_or_default();
+        let limit = if missing >= LARGE { missing } else { WINDOW.max(missing) }.min(room.len());
+        let room = room.get_mut(..limit).unwrap_or_default();
+        loop {
+            match recv(&socket, &mut *room, RecvFlags::empty()) {
+                Ok((_, 0)) => return Ok(Received::Closed),
+                Ok((_, got)) => {
+                    self.end += got;
+                    return Ok(Received::Bytes);
+                }
+                Err(Errno::AGAIN) => return Ok(Received::Nothing),
+                Err(Errno::CONNRESET) => return Ok(Received::Closed),
+                Err(Errno::INTR) => {}
+                Err(e) => return Err(e.into()),
+            }
+        }
+    }
+
+    fn make_room(&mut self, need: usize, at: usize) -> io::Result<()> {
+        let unread = self.start..self.end;
+        let kept = unread.len();
+        if at + need.max(WINDOW) > self.buffer.len() {
+            self.buffer.grow(at + need.max(WINDOW), WINDOW, unread, at)?;
+        } else if self.start + need > self.buffer.len() || kept <= CHEAP_TO_MOVE {
+            self.buffer.bytes_mut().copy_within(unread, at);
+        } else {
+            return Ok(());
+        }
+        (self.start, self.end) = (at, at + kept);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+    use std::io::Write;
+
+    #[test]
+    fn messages_come_whole_whatever_their_size_and_place() {
+        let (a, b) =
+            socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::empty(), None)
+                .unwrap();
+        let sizes = [1usize, 28, 4096, 70_000, 28, 300_000, 5, 1_000_000, 28];
+        let sender = std::thread::spawn(move || {
+            let mut a = std::os::unix::net::UnixStream::from(a);
+            for (i, size) in sizes.iter().enumerate() {
+                a.write_all(&vec![u8::try_from(i).unwrap(); *size]).unwrap();
+            }
+        });
+        let mut inbox = Inbox::default();
+        for (i, size) in sizes.iter().enumerate() {
+            while inbox.unread().len() < *size {
+                if i % 2 == 0 {
+                    inbox.make_room_for_header(*size).unwrap();
+                } else {
+                    inbox.make_room_for_payload(*size).unwrap();
+                }
+                assert_eq!(inbox.receive(&b, *size).unwrap(), Received::Bytes);
+            }
+            let got = inbox.take(*size);
+            assert!(got.len() == *size && got.iter().all(|x| usize::from(*x) == i));
+        }
+        sender.join().unwrap();
+        inbox.make_room_for_header(1).unwrap();
+        assert_eq!(inbox.receive(&b, 1).unwrap(), Received::Closed);
+        inbox.release();
+        assert!(inbox.unread().is_empty());
+    }
+}

@@ -1,0 +1,16 @@
+//! The NBD server of one VM: a thread per connection, no async runtime.
+//!
+//! Owns the protocol and the connections of an export. It must not know the link to hostd, nor whole VMs.
+//! Flow of a request: [`server`] accepts, [`handshake`] negotiates, [`connection`] parses what one `recv`
+//! brought ([`proto`]), asks the [`export::Export`]'s volume, and sends the replies together; [`fault`] is
+//! where an error becomes one of the eight codes of the protocol.
+
+pub mod buffer;
+pub mod connection;
+pub mod export;
+pub mod fault;
+pub mod handshake;
+pub mod inbox;
+pub mod outbox;
+pub mod proto;
+pub mod server;
