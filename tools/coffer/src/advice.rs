@@ -56,7 +56,10 @@ impl Report {
         let mut text = format!("error: {}\n", clean(&fault.message));
         if let Some(lock) = &fault.lock {
             let code = crate::run::kebab(&lock.code);
-            text.push_str(&format!("  locked: {code}, {}\n", clean(&lock.detail)));
+            // hostd mostly says the detail in its message.
+            let told = fault.message.contains(&lock.detail);
+            let detail = if told { String::new() } else { format!(", {}", clean(&lock.detail)) };
+            text.push_str(&format!("  locked: {code}{detail}\n"));
             if let Some(key) = &lock.key_id {
                 text.push_str(&format!("  key: {}\n", clean(key)));
             }
@@ -192,13 +195,22 @@ fn unreachable(socket: &Path, reason: &io::Error) -> String {
         ErrorKind::ConnectionRefused => {
             String::from("hostd is not running: systemctl start hostd, then journalctl -u hostd")
         }
-        ErrorKind::PermissionDenied => match group_of(socket) {
-            Some(group) => format!(
-                "ask for membership in group {group} (usermod -aG {group} USER, then log in again), or use sudo"
-            ),
-            None => String::from("the folder of the socket is closed to you; use sudo"),
-        },
+        ErrorKind::PermissionDenied => refused(group_of(socket).as_deref()),
         _ => String::from("see `journalctl -u hostd`"),
+    }
+}
+
+/// Advice to a user who may not use the socket, which belongs to `group`.
+fn refused(group: Option<&str>) -> String {
+    match group {
+        // Membership in root's own group would give more than access to hostd.
+        Some("root") => String::from(
+            "use sudo, or let a group in: set `group` under [socket] in /etc/coffer/hostd.toml",
+        ),
+        Some(group) => format!(
+            "ask for membership in group {group} (usermod -aG {group} USER, then log in again), or use sudo"
+        ),
+        None => String::from("the folder of the socket is closed to you; use sudo"),
     }
 }
 

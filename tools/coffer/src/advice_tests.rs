@@ -34,6 +34,16 @@ fn a_lock_shows_code_and_key() {
 }
 
 #[test]
+fn a_detail_in_the_message_is_not_said_twice() {
+    let CliError::Client(ClientError::Api { mut error, status }) = locked() else {
+        panic!("not an answer of hostd");
+    };
+    error.message = "VM web01 is locked: the provider is not open".into();
+    let text = Report::of(&CliError::Client(ClientError::Api { error, status })).text();
+    assert!(text.contains("\n  locked: provider-unavailable\n"), "{text}");
+}
+
+#[test]
 fn an_unreachable_hostd_names_the_socket() {
     let error = CliError::Client(ClientError::Unreachable {
         socket: PathBuf::from("/nowhere/hostd.sock"),
@@ -51,7 +61,10 @@ fn a_refused_user_is_told_the_group() {
     let groups = std::fs::read_to_string("/etc/group").expect("this machine has groups");
     let name = group_name(&groups, gid).unwrap_or_else(|| gid.to_string());
     let said = unreachable(file.path(), &io::Error::from(ErrorKind::PermissionDenied));
-    assert!(said.contains(&format!("usermod -aG {name} ")), "{said}");
+    assert_eq!(said, refused(Some(&name)));
+    assert!(refused(Some("coffer")).contains("usermod -aG coffer USER"));
+    assert!(!refused(Some("root")).contains("usermod"));
+    assert!(refused(None).contains("sudo"));
 }
 
 #[test]
