@@ -117,14 +117,6 @@ impl Dek {
         }
     }
 
-    /// A second copy of the key, for comparing engines.
-    #[cfg(test)]
-    pub(crate) fn twin(&self) -> Result<Self, KeyError> {
-        let mut slot = self.arena().slot(Self::LEN)?;
-        slot.bytes_mut().copy_from_slice(self.bytes());
-        Ok(Self { slot })
-    }
-
     /// The arena that the key lives in.
     pub(crate) fn arena(&self) -> Arena {
         self.slot.arena()

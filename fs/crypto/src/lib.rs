@@ -26,6 +26,8 @@ mod random;
 mod self_test;
 mod sheet;
 mod stack;
+#[cfg(test)]
+mod support;
 mod wrap;
 mod xts;
 

@@ -24,9 +24,8 @@ impl Kek {
     /// [`KeyError::Primitive`], a fault of this program.
     pub fn wrap<K: DataKey>(&self, key: &K) -> Result<Vec<u8>, KeyError> {
         let mut blob = vec![0; K::WRAPPED_LEN];
-        let kek = fixed::<32>(self.bytes(), "AES-KW")?;
-        wiping_stack(|| KwAes256::new(kek.into()).wrap_key(key.bytes(), &mut blob).map(drop))
-            .map_err(|_| KeyError::Primitive("AES-KW"))?;
+        let kek = fixed(self.bytes(), "AES-KW")?;
+        wrap_into(kek, key.bytes(), &mut blob).map_err(|_| KeyError::Primitive("AES-KW"))?;
         Ok(blob)
     }
 
@@ -40,11 +39,18 @@ impl Kek {
             return Err(OpenError::WrongLength { expected: K::WRAPPED_LEN, found: blob.len() });
         }
         let mut slot = arena.slot(K::LEN)?;
-        let kek = fixed::<32>(self.bytes(), "AES-KW").map_err(|_| OpenError::Damaged)?;
-        wiping_stack(|| KwAes256::new(kek.into()).unwrap_key(blob, slot.bytes_mut()).map(drop))
-            .map_err(|_| OpenError::Damaged)?;
+        let kek = fixed(self.bytes(), "AES-KW").map_err(|_| OpenError::Damaged)?;
+        unwrap_into(kek, blob, slot.bytes_mut()).map_err(|_| OpenError::Damaged)?;
         K::from_slot(slot).map_err(|_| OpenError::EqualHalves)
     }
+}
+
+fn wrap_into(kek: &[u8; 32], key: &[u8], blob: &mut [u8]) -> Result<(), aes_kw::Error> {
+    wiping_stack(|| KwAes256::new(kek.into()).wrap_key(key, blob).map(drop))
+}
+
+fn unwrap_into(kek: &[u8; 32], blob: &[u8], key: &mut [u8]) -> Result<(), aes_kw::Error> {
+    wiping_stack(|| KwAes256::new(kek.into()).unwrap_key(blob, key).map(drop))
 }
 
 #[cfg(test)]

@@ -41,7 +41,7 @@ impl Region {
 
     /// Locked anonymous memory.
     #[cfg(test)]
-    pub(super) fn new_locked(capacity: usize) -> Result<Self, ArenaError> {
+    pub(crate) fn new_locked(capacity: usize) -> Result<Self, ArenaError> {
         Self::anonymous(whole_pages(capacity)?)
     }
 

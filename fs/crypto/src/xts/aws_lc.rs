@@ -16,7 +16,7 @@ use aws_lc_sys::{
 };
 use zeroize::Zeroize;
 
-use super::units::{SECTOR_BYTES, STRETCH_BYTES, Stretch, Unit, tweak_bytes};
+use super::units::{BLOCK_BYTES, SECTOR_BYTES, STRETCH_BYTES, Stretch, Unit, tweak_bytes};
 use super::{Direction, Engine, XtsError};
 use crate::bytes::fixed;
 use crate::keys::Dek;
@@ -68,17 +68,17 @@ impl Context {
     ) -> Result<(), XtsError> {
         if unit == Unit::B4096 {
             return match stretch.in_large_unit() {
-                (number, 0) => self.unit_start(number, data),
+                (number, 0) => self.unit_start(tweak_bytes(number), data),
                 (number, skip) => self.inside_unit(number, skip, data),
             };
         }
-        for number in stretch.sector.. {
-            if data.is_empty() {
-                break;
-            }
+        let mut number = stretch.sector;
+        while !data.is_empty() {
             let (sector, rest) = data.split_at(SECTOR_BYTES);
-            self.unit_start(number, sector)?;
+            self.unit_start(tweak_bytes(number), sector)?;
             data = rest;
+            // What follows the last sector number is not used.
+            number = number.wrapping_add(1);
         }
         Ok(())
     }
@@ -86,8 +86,11 @@ impl Context {
     /// Data at the start of its unit: the cipher runs over it as it is. It may end before the unit
     /// does, since XTS blocks are independent of those that follow.
     #[inline]
-    fn unit_start(&mut self, number: u64, data: InOutBuf<'_, '_, u8>) -> Result<(), XtsError> {
-        let tweak = tweak_bytes(number);
+    pub(super) fn unit_start(
+        &mut self,
+        tweak: [u8; BLOCK_BYTES],
+        data: InOutBuf<'_, '_, u8>,
+    ) -> Result<(), XtsError> {
         let len = data.len();
         let (input, output) = data.into_raw();
         // SAFETY: `raw` is a live context with a key; a null cipher and key keep both, -1 keeps the
@@ -120,7 +123,7 @@ impl Context {
         let mut scratch = [0; STRETCH_BYTES];
         let used = scratch.get_mut(..skip + data.len()).ok_or(failed("the scratch unit"))?;
         used[skip..].copy_from_slice(data.get_in());
-        let result = self.unit_start(number, InOutBuf::from(&mut *used));
+        let result = self.unit_start(tweak_bytes(number), InOutBuf::from(&mut *used));
         data.get_out().copy_from_slice(&used[skip..]);
         if self.direction == Direction::Decrypt || result.is_err() {
             scratch.zeroize();

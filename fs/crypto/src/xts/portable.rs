@@ -95,7 +95,7 @@ impl Portable {
     ) -> &'a [u128] {
         let count = stretch.len / SECTOR_BYTES;
         let mut blocks = [Block::default(); MOST_UNITS];
-        for (number, block) in (stretch.sector..).zip(&mut blocks[..count]) {
+        for (block, number) in blocks[..count].iter_mut().zip(stretch.sector..) {
             *block = tweak_bytes(number).into();
         }
         self.schedules.tweak.encrypt_blocks(&mut blocks[..count]);

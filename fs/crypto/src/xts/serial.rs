@@ -27,7 +27,7 @@ impl Serial {
 
     /// IEEE 1619 section 5.3, over the 512-byte sectors from `sector` on. Zero sectors are data here.
     pub(crate) fn run(&self, direction: Direction, sector: u64, data: &mut [u8]) {
-        for (number, bytes) in (sector..).zip(data.chunks_mut(512)) {
+        for (bytes, number) in data.chunks_mut(512).zip(sector..) {
             let unit = number / self.unit.sectors() * self.unit.sectors();
             let mut tweak = self.encrypted(unit);
             for _ in 0..(number - unit) * 32 {
