@@ -178,8 +178,8 @@ def copy(mode, key, unit, size, source, base, target, path):
         out = crypt(mode, key, unit, start - base, data)[: size - (start - base)]
         for at in range(0, len(out), PAGE):
             piece = out[at : at + PAGE]
-            if piece != ZEROS[: len(piece)]:
-                os.pwrite(target, piece, start - base + at)
+            if piece != ZEROS[: len(piece)] and os.pwrite(target, piece, start - base + at) < len(piece):
+                raise Refused(10, "a write was cut short: is the target full?")
 
 
 @contextlib.contextmanager
@@ -327,8 +327,10 @@ def copy_tree(home, outdir, home_key, vm):
                     os.symlink(os.readlink(path), out)
                 elif stat.S_ISREG(info.st_mode):
                     copy_home_file(path, out, home_key, vm)
+                elif stat.S_ISFIFO(info.st_mode) or stat.S_ISSOCK(info.st_mode):
+                    os.mknod(out, info.st_mode)
                 else:
-                    raise Refused(9, f"{path} is a pipe, socket or device: left out")
+                    raise Refused(9, f"{path} is a device: left out")
                 copy_metadata(out, info)
             except (Refused, OSError) as e:
                 failed.append(e)
@@ -397,10 +399,10 @@ def main():
     except Refused as e:
         code, text = e.code, e
     except OSError as e:
-        code, text = (4 if isinstance(e, FileNotFoundError) else 10), f"{e.filename}: {e.strerror}"
-    except (KeyError, TypeError, ValueError, AttributeError, EOFError) as e:
+        code, text = (4 if isinstance(e, FileNotFoundError) else 10), f"{e.filename or args.command}: {e.strerror}"
+    except (KeyError, TypeError, ValueError, AttributeError) as e:
         code, text = 9, f"a file does not hold what it should: {e!r}"
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, EOFError):
         code, text = 130, "interrupted"
     print(f"recover.py: {text}", file=sys.stderr)
     return code
