@@ -1,15 +1,16 @@
 //! Tests of key sheets: order, damage, foreign descriptors, the fallback, wiping.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::process::CommandExt;
 
 use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
 
 use super::{KeySheet, MAX_SHEET_KEYS, SheetKey, locked_memory_fd, sheet_bytes};
-use crate::KeyError;
 use crate::arena::{Arena, Protection, Region};
 use crate::keys::sealed::Bytes;
 use crate::keys::{Dek, HomeKey};
-use crate::support::arena;
+use crate::support::{arena, in_child, role};
+use crate::{KeyError, MacKey};
 
 /// A sheet of any contents.
 fn sheet(write: impl FnOnce(&Region)) -> OwnedFd {
@@ -127,4 +128,36 @@ fn foreign_descriptors_are_refused() {
     }
     let (reader, _writer) = std::io::pipe().unwrap();
     assert_eq!(damage(reader.into()), "it has not the size of one");
+}
+
+/// The real way: the sheet is inherited by a program that was started, as hostd starts a vmd. Both
+/// sides show that they hold the same key by a tag made with it.
+#[test]
+fn a_started_program_gets_the_keys() {
+    const FD: RawFd = 100;
+    let tag_of = |disk: &Dek, arena: &Arena| {
+        hex::encode(MacKey::derive(disk, arena, "handover test").unwrap().tag(&[b"hello"]))
+    };
+    let arena = arena();
+    if role().is_some() {
+        // SAFETY: the parent put the sheet at this number and nothing else in this process uses it.
+        let fd = unsafe { OwnedFd::from_raw_fd(FD) };
+        let mut sheet = KeySheet::open(fd, &arena).unwrap();
+        sheet.take_home().unwrap();
+        println!("child: {}", tag_of(&sheet.take_disk().unwrap(), &arena));
+        return;
+    }
+    let (home, disk) = (HomeKey::generate(&arena).unwrap(), Dek::generate(&arena).unwrap());
+    let fd = KeySheet::seal(&[SheetKey::Home(&home), SheetKey::Disk(&disk)]).unwrap();
+    let said = in_child("sheet::tests::a_started_program_gets_the_keys", "receiver", |command| {
+        let raw = fd.as_raw_fd();
+        // SAFETY: the hook makes one system call that is allowed between fork and exec.
+        unsafe {
+            command.pre_exec(move || match libc::dup2(raw, FD) {
+                FD => Ok(()),
+                _ => Err(std::io::Error::last_os_error()),
+            });
+        }
+    });
+    assert_eq!(said, tag_of(&disk, &arena));
 }

@@ -1,6 +1,7 @@
 //! What the unit tests share: arenas, keys of known bytes, vectors, memory next to guard pages.
 
 use std::path::PathBuf;
+use std::process::Command;
 
 use crate::arena::Region;
 use crate::keys::sealed::FromSlot;
@@ -84,4 +85,23 @@ impl Fenced {
         // SAFETY: the region is mapped, zeroed memory of that length, owned by `self` alone.
         unsafe { std::slice::from_raw_parts_mut(self.0.base().as_ptr(), self.0.len()) }
     }
+}
+
+/// The part that a test plays when it was started by [`in_child`], else `None`.
+pub(crate) fn role() -> Option<String> {
+    std::env::var("CRYPTO_TEST_ROLE").ok()
+}
+
+/// Runs the test of this name in a process of its own with a part to play; returns what it prints in
+/// lines that start with `child: `. Limits and descriptors of the test process stay as they are.
+pub(crate) fn in_child(test: &str, role: &str, setup: impl FnOnce(&mut Command)) -> String {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command
+        .args([test, "--exact", "--nocapture", "--test-threads=1"])
+        .env("CRYPTO_TEST_ROLE", role);
+    setup(&mut command);
+    let output = command.output().unwrap();
+    let printed = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{printed}\n{}", String::from_utf8_lossy(&output.stderr));
+    printed.lines().filter_map(|line| line.split_once("child: ")).map(|(_, said)| said).collect()
 }

@@ -145,5 +145,7 @@ pub fn lock_process_memory() -> Result<(), ArenaError> {
 }
 
 #[cfg(test)]
+mod limit_tests;
+#[cfg(test)]
 #[path = "arena_tests.rs"]
 mod tests;
