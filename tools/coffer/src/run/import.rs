@@ -17,12 +17,16 @@ use hostd_api::error::ErrorCode;
 use hostd_api::types::{AttachDisk, CreateDisk, DiskInfo, DiskState};
 use serde::Serialize;
 use std::ffi::OsStr;
+use std::io::ErrorKind;
 use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
 /// How long a server may count `qemu-img` as a client after its end, before that is taken for another client.
 const GOODBYE: Duration = Duration::from_secs(3);
+
+/// How long hostd may be away after a copy: vmd processes outlive a restart of hostd, and so should an import.
+const RESTART: Duration = Duration::from_secs(10);
 
 /// How often it is asked again meanwhile.
 const LOOK: Duration = Duration::from_millis(50);
@@ -108,22 +112,34 @@ fn fill(
     if interrupt.is_set() {
         return Err(CliError::Interrupted);
     }
-    Ok(context.api.ready(&name.vm, &name.disk)?)
+    Ok(patient(|| context.api.ready(&name.vm, &name.disk))?)
 }
 
 /// Detaches a disk that was attached for a copy that has ended.
 pub(super) fn detach(context: &Context, name: &DiskName) -> Result<DiskInfo, ClientError> {
+    patient(|| context.api.detach(&name.vm, &name.disk, false))
+}
+
+/// Asks again while a refusal is likely to pass by itself.
+fn patient<T>(ask: impl Fn() -> Result<T, ClientError>) -> Result<T, ClientError> {
     let start = Instant::now();
     loop {
-        let answer = context.api.detach(&name.vm, &name.disk, false);
-        match &answer {
-            Err(ClientError::Api { error, .. })
-                if error.code == ErrorCode::InUse && start.elapsed() < GOODBYE =>
-            {
-                thread::sleep(LOOK);
-            }
-            _ => return answer,
+        match ask() {
+            Err(error) if start.elapsed() < patience(&error) => thread::sleep(LOOK),
+            answer => return answer,
         }
+    }
+}
+
+fn patience(error: &ClientError) -> Duration {
+    match error {
+        ClientError::Api { error, .. } if error.code == ErrorCode::InUse => GOODBYE,
+        ClientError::Unreachable { reason, .. }
+            if [ErrorKind::NotFound, ErrorKind::ConnectionRefused].contains(&reason.kind()) =>
+        {
+            RESTART
+        }
+        _ => Duration::ZERO,
     }
 }
 
@@ -144,5 +160,38 @@ fn undo(context: &Context, name: &DiskName, cause: CliError) -> CliError {
         disk: name.disk.clone(),
         cause: Box::new(cause),
         cleanup: deleted.err().map(|reason| Box::new(reason.into())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::cell::Cell;
+    use std::io;
+    use std::path::PathBuf;
+
+    fn away(kind: ErrorKind) -> ClientError {
+        ClientError::Unreachable { socket: PathBuf::from("/s"), reason: io::Error::from(kind) }
+    }
+
+    #[test]
+    fn a_restart_of_hostd_is_waited_for() {
+        let asked = Cell::new(0);
+        let answer = patient(|| {
+            asked.set(asked.get() + 1);
+            if asked.get() < 3 { Err(away(ErrorKind::ConnectionRefused)) } else { Ok(asked.get()) }
+        });
+        assert_eq!(answer.expect("the third time"), 3);
+    }
+
+    #[test]
+    fn a_lasting_refusal_is_told_at_once() {
+        let asked = Cell::new(0);
+        let answer = patient(|| {
+            asked.set(asked.get() + 1);
+            Err::<(), _>(away(ErrorKind::PermissionDenied))
+        });
+        assert!(answer.is_err());
+        assert_eq!(asked.get(), 1);
     }
 }
