@@ -6,9 +6,13 @@
     reason = "helpers of tests fail like tests, by panicking, and say what they skip"
 )]
 
+mod binary;
 mod confinement;
 mod drain;
 mod handshake;
+mod home;
+mod interop;
 mod model;
+mod process;
 mod support;
 mod transmission;

@@ -1,0 +1,95 @@
+//! The served home.
+//!
+//! Owns one FUSE server. hostd mounts and unmounts, this process only answers on the descriptor. Flow:
+//! [`ServedHome::start`] once the mount is there, [`ServedHome::stop`] once it is gone.
+
+use crate::refusal::Refusal;
+use cryptfs::door::{self, HomeServer};
+use cryptfs::home::Home;
+use crypto::{Arena, KeySheet};
+use hostd_api::error::ErrorCode;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+use uuid::Uuid;
+
+/// Threads that answer the kernel. A VM home is a few configuration files, firmware state and logs: two keep
+/// one slow request from holding up the next, more would only cost memory.
+const THREADS: usize = 2;
+
+/// How long the server may take to notice that it has been unmounted.
+const AFTER_UNMOUNT: Duration = Duration::from_secs(5);
+
+/// How often that is looked at.
+const LOOK: Duration = Duration::from_millis(10);
+
+/// Descriptors of a home.
+#[derive(Debug)]
+pub struct HomeFds {
+    /// /dev/fuse, mounted.
+    pub fuse: OwnedFd,
+    /// The folder with the ciphertext.
+    pub folder: OwnedFd,
+    /// Key sheet with the home key.
+    pub sheet: OwnedFd,
+}
+
+/// A home that is being served.
+pub struct ServedHome {
+    mountpoint: PathBuf,
+    server: HomeServer,
+}
+
+impl ServedHome {
+    /// Starts to serve.
+    ///
+    /// # Errors
+    /// When the key, the folder or the descriptor is no good.
+    pub fn start(
+        mountpoint: PathBuf,
+        vm: Uuid,
+        fds: HomeFds,
+        arena: &Arena,
+    ) -> Result<Self, Refusal> {
+        let key = KeySheet::open(fds.sheet, arena)
+            .and_then(|mut sheet| sheet.take_home())
+            .map_err(|e| Refusal::invalid(format!("the key of the home: {e}")))?;
+        let home = Home::open(fds.folder, key, vm, arena.clone()).map_err(|e| {
+            let message = format!("cannot open the home: {e}");
+            Refusal::new(ErrorCode::Storage, message, "check the home folder on the datastore")
+        })?;
+        let server = door::serve(home, fds.fuse, THREADS).map_err(|e| {
+            let message = format!("cannot serve the home at {}: {e}", mountpoint.display());
+            Refusal::new(ErrorCode::HostLimit, message, "check that the host has FUSE")
+        })?;
+        tracing::info!(mountpoint = %mountpoint.display(), "serving the home");
+        Ok(Self { mountpoint, server })
+    }
+
+    /// Where it is mounted; nothing once it has been unmounted.
+    pub fn mountpoint(&self) -> Option<&Path> {
+        (!self.server.is_finished()).then_some(&self.mountpoint)
+    }
+
+    /// Waits for the end of the server after the unmount; its keys are wiped then.
+    ///
+    /// # Errors
+    /// The home itself when it is still mounted.
+    pub fn stop(self) -> Result<(), (Self, Refusal)> {
+        let deadline = Instant::now() + AFTER_UNMOUNT;
+        while !self.server.is_finished() {
+            if Instant::now() >= deadline {
+                let message = format!("{} is still mounted", self.mountpoint.display());
+                let remedy = "unmount it first";
+                return Err((self, Refusal::new(ErrorCode::InUse, message, remedy)));
+            }
+            std::thread::sleep(LOOK);
+        }
+        let mountpoint = self.mountpoint.display();
+        match self.server.join() {
+            Ok(()) => tracing::info!(%mountpoint, "no longer serving the home"),
+            Err(error) => tracing::error!(%mountpoint, %error, "serving the home had failed"),
+        }
+        Ok(())
+    }
+}

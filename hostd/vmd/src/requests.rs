@@ -1,0 +1,191 @@
+//! What hostd asks for, carried out.
+//!
+//! Owns the state of this process: nothing yet, then one VM. It must not know sockets. Flow:
+//! [`Vmd::handle`] takes a request with its descriptors and returns the answer with its own; each variant is
+//! one line that leads to the function that does it.
+
+use crate::confine::confine;
+use crate::exports::{AttachFds, Exports, GRACE};
+use crate::home::{HomeFds, ServedHome};
+use crate::nbd::connection::Limits;
+use crate::refusal::Refusal;
+use crypto::{Arena, Engine};
+use hostd_api::error::ErrorCode;
+use hostd_api::link::{Attach, LINK_VERSION, MAX_FDS, Report, Request, Response, ServeHome, Setup};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
+use uuid::Uuid;
+
+/// Time for all disks together when the process is told to end; systemd gives services 90 s.
+const DRAIN: Duration = Duration::from_secs(40);
+
+/// The data plane of one VM.
+pub struct Vmd {
+    arena: Arena,
+    vm: Option<Vm>,
+    exports: Exports,
+    home: Option<ServedHome>,
+}
+
+/// Which VM this is, after Setup.
+struct Vm {
+    id: Uuid,
+    name: String,
+    limits: Limits,
+    confinement: Vec<String>,
+    /// Locked by hostd; the lock lasts as long as this descriptor.
+    lock: OwnedFd,
+}
+
+/// An answer with the descriptors that go with it.
+pub struct Answer<'a> {
+    /// What to say.
+    pub response: Response,
+    /// Descriptors beside it.
+    pub fds: Vec<BorrowedFd<'a>>,
+    /// The process ends after this answer.
+    pub last: bool,
+}
+
+impl Vmd {
+    /// A data plane without a VM.
+    pub fn new(arena: Arena) -> Self {
+        Self { arena, vm: None, exports: Exports::default(), home: None }
+    }
+
+    /// Carries out one request.
+    pub fn handle(&mut self, request: Request, fds: Vec<OwnedFd>) -> Answer<'_> {
+        let last = matches!(request, Request::Stop);
+        let wants_fds = matches!(request, Request::Adopt);
+        let response = self.perform(request, fds).unwrap_or_else(Response::from);
+        let adopted = wants_fds && matches!(response, Response::Report(_));
+        let fds = if adopted { self.descriptors() } else { Vec::new() };
+        Answer { response, fds, last }
+    }
+
+    /// Drains everything; what went wrong is logged.
+    pub fn shut_down(&mut self) {
+        for refusal in self.exports.drain(DRAIN) {
+            tracing::error!(code = ?refusal.code, "{}", refusal.message);
+        }
+        if let Some(mountpoint) = self.home.as_ref().and_then(ServedHome::mountpoint) {
+            tracing::warn!(
+                mountpoint = %mountpoint.display(),
+                "ending while the home is still mounted; its users get errors until it is unmounted"
+            );
+        }
+    }
+
+    fn perform(&mut self, request: Request, fds: Vec<OwnedFd>) -> Result<Response, Refusal> {
+        match request {
+            Request::Setup(setup) => self.set_up(setup, exactly(fds)?),
+            Request::Attach(attach) => self.attach(attach, exactly(fds)?),
+            Request::ServeHome(serve) => self.serve_home(serve, exactly(fds)?),
+            other => {
+                let [] = exactly(fds)?;
+                self.perform_plain(other)
+            }
+        }
+    }
+
+    /// The requests without descriptors.
+    fn perform_plain(&mut self, request: Request) -> Result<Response, Refusal> {
+        match request {
+            Request::Detach { disk } => self.exports.detach(&disk, GRACE).map(|()| Response::Ok),
+            Request::StopHome => self.stop_home(),
+            Request::Adopt => self.vm().map(|_| Response::Report(self.report())),
+            Request::Stop => {
+                self.shut_down();
+                Ok(Response::Ok)
+            }
+            _ => Ok(Response::Report(self.report())),
+        }
+    }
+
+    fn set_up(&mut self, setup: Setup, fds: [OwnedFd; 2]) -> Result<Response, Refusal> {
+        if let Some(vm) = &self.vm {
+            return Err(Refusal::wrong_state(format!("this vmd serves VM {} already", vm.name)));
+        }
+        if setup.max_connections == 0 {
+            return Err(Refusal::invalid("max_connections is 0: no client could ever connect"));
+        }
+        let [lock, folder] = fds;
+        let confinement = confine(folder.as_fd(), setup.require_confinement).map_err(|e| {
+            let remedy = "use a kernel with landlock and seccomp, or allow less confinement";
+            Refusal::new(ErrorCode::HostLimit, e.to_string(), remedy)
+        })?;
+        tracing::info!(vm = setup.vm, ?confinement, folder = %setup.folder.display(), "set up");
+        let limits =
+            Limits { max_connections: setup.max_connections, handshake: Limits::HANDSHAKE };
+        self.vm = Some(Vm { id: setup.id, name: setup.vm, limits, confinement, lock });
+        Ok(Response::Report(self.report()))
+    }
+
+    fn attach(&mut self, attach: Attach, fds: [OwnedFd; 3]) -> Result<Response, Refusal> {
+        let (name, limits) = self.vm().map(|vm| (vm.name.clone(), vm.limits))?;
+        let [payload, listener, sheet] = fds;
+        let fds = AttachFds { payload, listener, sheet };
+        self.exports.attach(&name, attach, fds, limits, &self.arena)?;
+        Ok(Response::Ok)
+    }
+
+    fn serve_home(&mut self, serve: ServeHome, fds: [OwnedFd; 3]) -> Result<Response, Refusal> {
+        let id = self.vm()?.id;
+        // One that was unmounted without a word from hostd is over.
+        if let Some(home) = self.home.take_if(|home| home.mountpoint().is_none()) {
+            home.stop().map_err(|(_, refusal)| refusal)?;
+        }
+        if self.home.is_some() {
+            return Err(Refusal::new(
+                ErrorCode::AlreadyExists,
+                "the home is served already",
+                "unmount it first",
+            ));
+        }
+        let [fuse, folder, sheet] = fds;
+        let fds = HomeFds { fuse, folder, sheet };
+        self.home = Some(ServedHome::start(serve.mountpoint, id, fds, &self.arena)?);
+        Ok(Response::Ok)
+    }
+
+    fn stop_home(&mut self) -> Result<Response, Refusal> {
+        let home = self.home.take().ok_or_else(|| Refusal::wrong_state("no home is served"))?;
+        match home.stop() {
+            Ok(()) => Ok(Response::Ok),
+            Err((home, refusal)) => {
+                self.home = Some(home);
+                Err(refusal)
+            }
+        }
+    }
+
+    fn report(&self) -> Report {
+        Report {
+            link_version: LINK_VERSION,
+            pid: std::process::id(),
+            id: self.vm.as_ref().map(|vm| vm.id),
+            vm: self.vm.as_ref().map(|vm| vm.name.clone()),
+            confinement: self.vm.as_ref().map(|vm| vm.confinement.clone()).unwrap_or_default(),
+            engine: Engine::default().as_str().to_owned(),
+            disks: self.exports.report(),
+            home: self.home.as_ref().and_then(|home| home.mountpoint()).map(Into::into),
+        }
+    }
+
+    fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
+        let mut fds = Vec::with_capacity(MAX_FDS);
+        fds.extend(self.vm.as_ref().map(|vm| vm.lock.as_fd()));
+        fds.extend(self.exports.listeners());
+        fds
+    }
+
+    fn vm(&self) -> Result<&Vm, Refusal> {
+        self.vm.as_ref().ok_or_else(|| Refusal::wrong_state("this vmd has not been set up"))
+    }
+}
+
+/// Exactly the descriptors that a request goes with.
+fn exactly<const N: usize>(fds: Vec<OwnedFd>) -> Result<[OwnedFd; N], Refusal> {
+    let got = fds.len();
+    fds.try_into().map_err(|_| Refusal::invalid(format!("{got} descriptors came, not {N}")))
+}

@@ -1,0 +1,252 @@
+//! The real binary: its life on the link, its confinement, its death.
+
+use super::process::{Host, lock_is_free, ok, report};
+use super::support::{Client, request};
+use hostd_api::error::ErrorCode;
+use hostd_api::link::{Request, Response, ServeHome};
+use rustix::net::SendFlags;
+use rustix::process::Signal;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::time::Duration;
+
+const MIB: u64 = 1024 * 1024;
+
+fn connect(socket: &std::path::Path) -> Client {
+    let mut client = Client::new(UnixStream::connect(socket).unwrap());
+    client.greet(3);
+    client.send(&super::support::option(7, &super::support::go_data("", &[])));
+    assert_eq!(client.option_reply().1, 3);
+    assert_eq!(client.option_reply().1, 1);
+    client
+}
+
+fn code(response: Response) -> ErrorCode {
+    match response {
+        Response::Failed(failure) => {
+            assert!(!failure.message.is_empty() && !failure.remedy.is_empty());
+            failure.code
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_life_from_setup_to_stop() {
+    let host = Host::new();
+    let mut vmd = host.spawn();
+    let hello = report(vmd.ask(&Request::Hello));
+    assert_eq!((hello.pid, hello.id, hello.vm), (vmd.pid(), None, None));
+    let (root, data) = (host.disk("root", 8 * MIB), host.disk("data", MIB));
+    assert_eq!(code(vmd.attach(&root, false)), ErrorCode::WrongState);
+    assert_eq!(code(vmd.ask(&Request::Adopt)), ErrorCode::WrongState);
+
+    let set_up = vmd.set_up(&host);
+    assert_eq!(set_up.vm.as_deref(), Some("web01"));
+    ok(&vmd.attach(&root, false));
+    ok(&vmd.attach(&data, true));
+    assert_eq!(code(vmd.attach(&root, false)), ErrorCode::AlreadyExists);
+
+    let mut client = connect(&root.socket);
+    assert_eq!(client.write(4096, &[7; 8192]), 0);
+    assert_eq!(client.read(4096, 512).unwrap(), [7; 512]);
+    assert_eq!(connect(&data.socket).write(0, &[1; 512]), 1);
+    let status = vmd.status();
+    let disks: Vec<_> = status.disks.iter().map(|d| (d.disk.as_str(), d.read_only)).collect();
+    assert_eq!(disks, [("data", true), ("root", false)]);
+    let served = &status.disks[1];
+    assert_eq!((served.clients, served.bytes_read, served.bytes_written), (1, 512, 8192));
+    assert_eq!(served.socket, root.socket);
+    let payload = std::fs::read(&root.payload).unwrap();
+    assert!(payload[4096..12288] != [7; 8192] && payload[4096..12288] != [0; 8192]);
+
+    let detach = |name: &str| vmd.ask(&Request::Detach { disk: name.into() });
+    ok(&detach("root"));
+    assert!(client.is_at_end());
+    assert_eq!(code(detach("root")), ErrorCode::NotFound);
+    assert_eq!(code(detach("../root")), ErrorCode::NotFound);
+    ok(&vmd.attach(&root, true));
+    assert_eq!(connect(&root.socket).read(4096, 8192).unwrap(), [7; 8192]);
+
+    ok(&vmd.ask(&Request::Stop));
+    assert!(vmd.end().success());
+    assert!(lock_is_free(&host.folder()));
+}
+
+#[test]
+fn nonsense_on_the_link_is_refused_and_nothing_breaks() {
+    let host = Host::new();
+    let vmd = host.start();
+    for text in [&b"{"[..], b"\xff\xff", br#"{"do":"fly"}"#, br#"{"do":"detach"}"#, &[b' '; 70_000]]
+    {
+        rustix::net::send(&vmd.link, text, SendFlags::NOSIGNAL).unwrap();
+        let (response, _) = vmd.link.recv::<Response>().unwrap().unwrap();
+        assert_eq!(code(response), ErrorCode::InvalidArgument);
+    }
+    // Descriptors too few, too many, or of the wrong kind.
+    let disk = host.disk("root", MIB);
+    let file = std::fs::File::open(host.folder()).unwrap();
+    let fds = [file.as_fd(), file.as_fd(), file.as_fd()];
+    let attach = Request::Attach(hostd_api::link::Attach {
+        disk: "root".into(),
+        id: host.id,
+        size: MIB,
+        unit: 4096,
+        read_only: false,
+        socket: disk.socket.clone(),
+    });
+    let home = Request::ServeHome(ServeHome { mountpoint: "/nowhere".into() });
+    for (request, fds) in [
+        (&attach, &fds[..2]),
+        (&attach, &[]),
+        (&attach, &fds),
+        (&Request::Status, &fds[..1]),
+        (&home, &fds[..1]),
+        (&home, &fds),
+    ] {
+        let (response, _) = vmd.link.call(request, fds).unwrap();
+        assert_eq!(code(response), ErrorCode::InvalidArgument);
+    }
+    assert_eq!(code(vmd.ask(&Request::StopHome)), ErrorCode::WrongState);
+    assert_eq!(code(vmd.set_up_with(&host, &file)), ErrorCode::WrongState);
+    ok(&vmd.attach(&disk, false));
+    assert_eq!(connect(&disk.socket).read(0, 512).unwrap(), [0; 512]);
+}
+
+#[test]
+fn a_payload_that_was_cut_is_damaged() {
+    let host = Host::new();
+    let vmd = host.start();
+    let disk = host.disk("root", MIB);
+    std::fs::File::options().write(true).open(&disk.payload).unwrap().set_len(MIB - 1).unwrap();
+    assert_eq!(code(vmd.attach(&disk, false)), ErrorCode::Damaged);
+    assert!(vmd.status().disks.is_empty());
+}
+
+#[test]
+fn the_next_hostd_adopts_what_the_last_one_left() {
+    let host = Host::new();
+    let mut vmd = host.start();
+    let (root, data) = (host.disk("root", MIB), host.disk("data", MIB));
+    ok(&vmd.attach(&root, false));
+    ok(&vmd.attach(&data, false));
+    let mut client = connect(&root.socket);
+    assert_eq!(client.write(0, &[3; 512]), 0);
+    assert!(!lock_is_free(&host.folder()), "the vmd holds the lock that hostd took");
+
+    vmd.link = host.connect();
+    assert_eq!(client.read(0, 512).unwrap(), [3; 512]);
+    let (response, fds) = vmd.link.call(&Request::Adopt, &[]).unwrap();
+    let adopted = report(response);
+    assert_eq!(adopted.id, Some(host.id));
+    let mut fds = fds.into_iter();
+    let lock = fds.next().unwrap();
+    let inode = |stat: rustix::fs::Stat| (stat.st_dev, stat.st_ino);
+    let path = host.folder().join(".lock");
+    assert_eq!(inode(rustix::fs::fstat(&lock).unwrap()), inode(rustix::fs::stat(&path).unwrap()));
+    let sockets: Vec<_> = fds.map(local_path).collect();
+    let told: Vec<_> = adopted.disks.into_iter().map(|disk| disk.socket).collect();
+    assert_eq!(sockets, told);
+    assert_eq!(sockets, [data.socket, root.socket]);
+}
+
+fn local_path(listener: OwnedFd) -> std::path::PathBuf {
+    UnixListener::from(listener).local_addr().unwrap().as_pathname().unwrap().to_owned()
+}
+
+#[test]
+fn after_kill_9_the_next_vmd_serves_the_same_sockets() {
+    let host = Host::new();
+    let disk = host.disk("root", MIB);
+    for round in 1..4u8 {
+        let mut vmd = host.start();
+        ok(&vmd.attach(&disk, false));
+        let mut client = connect(&disk.socket);
+        assert_eq!(client.read(0, 4096).unwrap(), [round - 1; 4096]);
+        assert_eq!(client.call(request(1, 1, 1, 0, 4096), &[round; 4096]), 0);
+        // This client waits in the queue of the socket while there is no vmd.
+        vmd.kill();
+        assert!(client.is_at_end());
+        assert!(lock_is_free(&host.folder()));
+    }
+    let waiting = UnixStream::connect(&disk.socket).unwrap();
+    let vmd = host.start();
+    ok(&vmd.attach(&disk, false));
+    assert_eq!(Client::new(waiting).go().0, MIB);
+}
+
+#[test]
+fn sigterm_drains_and_exits_cleanly() {
+    let host = Host::new();
+    let mut vmd = host.start();
+    let disk = host.disk("root", MIB);
+    ok(&vmd.attach(&disk, false));
+    let mut client = connect(&disk.socket);
+    client.send(&request(1, 0, 1, 0, 512).encode());
+    client.send(&[1; 512]);
+    assert_eq!(client.reply(), (1, 0));
+    vmd.signal(Signal::TERM);
+    assert!(vmd.end().success());
+    assert!(client.is_at_end());
+}
+
+#[test]
+fn without_hostd_it_says_so_and_fails() {
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_vmd"))
+        .args(["--vm", "web01"])
+        .stdin(std::process::Stdio::null())
+        .output()
+        .unwrap();
+    assert!(!output.status.success());
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains("started by hostd"), "{said}");
+}
+
+#[test]
+fn confinement_is_in_force_and_reported() {
+    let host = Host::new();
+    let vmd = host.spawn();
+    assert_eq!(vmd.status().confinement, Vec::<String>::new());
+    // What holds from the very start.
+    assert_eq!(vmd.proc_status("NoNewPrivs"), "1");
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", vmd.pid())).unwrap();
+    let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
+    assert_eq!(core.split_whitespace().collect::<Vec<_>>()[4..6], ["0", "0"]);
+    let locked = vmd.proc_status("VmLck");
+    assert_ne!(locked, "0 kB");
+    let report = vmd.set_up(&host);
+    for name in ["landlock", "capabilities", "seccomp"] {
+        assert!(report.confinement.iter().any(|found| found == name), "{:?}", report.confinement);
+    }
+    assert_eq!(vmd.proc_status("Seccomp"), "2");
+    let kept: u64 = [0, 1, 2, 3, 4, 14, 27].iter().map(|bit| 1u64 << bit).sum();
+    for set in ["CapEff", "CapPrm", "CapInh", "CapAmb"] {
+        let held = u64::from_str_radix(&vmd.proc_status(set), 16).unwrap();
+        assert_eq!(held & !kept, 0, "{set}");
+    }
+    if rustix::process::geteuid().is_root() {
+        let bounding = u64::from_str_radix(&vmd.proc_status("CapBnd"), 16).unwrap();
+        assert_eq!(bounding & !kept, 0);
+    }
+}
+
+#[test]
+fn an_idle_vmd_is_small() {
+    let host = Host::new();
+    let vmd = host.start();
+    let disk = host.disk("root", 64 * MIB);
+    ok(&vmd.attach(&disk, false));
+    let mut client = connect(&disk.socket);
+    assert_eq!(client.write(0, &vec![1; 32 << 20]), 0);
+    assert_eq!(client.read(0, 32 << 20).unwrap(), vec![1; 32 << 20]);
+    std::thread::sleep(Duration::from_millis(1500));
+    let Ok(rollup) = std::fs::read_to_string(format!("/proc/{}/smaps_rollup", vmd.pid())) else {
+        eprintln!("skipped: the memory of an undumpable process can only be seen by root");
+        return;
+    };
+    let pss = rollup.lines().find_map(|line| line.strip_prefix("Pss:")).unwrap();
+    let kib: u64 = pss.trim().trim_end_matches(" kB").parse().unwrap();
+    // Without optimisation the program itself is several times as large.
+    let limit = if cfg!(debug_assertions) { 12 * 1024 } else { 4 * 1024 };
+    assert!(kib < limit, "{kib} KiB");
+}

@@ -1,0 +1,168 @@
+//! Real NBD clients against the real, confined binary. A client that is not installed is skipped, visibly.
+
+use super::process::{Disk, Host, Process, ok};
+use hostd_api::link::Request;
+use std::process::Command;
+
+const SIZE: u64 = 16 * 1024 * 1024;
+
+/// A vmd with one disk.
+fn serve(read_only: bool) -> (Host, Process, Disk) {
+    let host = Host::new();
+    let vmd = host.start();
+    let disk = host.disk("root", SIZE);
+    ok(&vmd.attach(&disk, read_only));
+    (host, vmd, disk)
+}
+
+fn installed(tool: &str) -> bool {
+    let found = std::env::var_os("PATH")
+        .is_some_and(|path| std::env::split_paths(&path).any(|dir| dir.join(tool).is_file()));
+    if !found {
+        eprintln!("skipped: {tool} is not installed");
+    }
+    found
+}
+
+/// Runs a tool, which must succeed, and returns what it printed.
+fn run(tool: &str, arguments: &[&str]) -> String {
+    let output = Command::new(tool).args(arguments).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let complained = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{tool} {arguments:?}: {said}{complained}");
+    said
+}
+
+fn fails(tool: &str, arguments: &[&str]) -> bool {
+    !Command::new(tool).args(arguments).output().unwrap().status.success()
+}
+
+#[test]
+fn nbdinfo_sees_what_is_offered() {
+    if !installed("nbdinfo") {
+        return;
+    }
+    let (_host, _vmd, disk) = serve(false);
+    let uri = disk.uri();
+    let info: serde_json::Value =
+        serde_json::from_str(&run("nbdinfo", &["--json", "--no-content", &uri])).unwrap();
+    assert_eq!(info["protocol"], "newstyle-fixed");
+    let export = &info["exports"][0];
+    assert_eq!(export["export-size"], SIZE);
+    for yes in ["can_flush", "can_fua", "can_trim", "can_zero", "can_multi_conn"] {
+        assert_eq!(export[yes], true, "{yes}");
+    }
+    for no in ["is_read_only", "can_cache", "can_df", "can_fast_zero", "is_rotational"] {
+        assert_eq!(export[no], false, "{no}");
+    }
+    assert_eq!(export["block_size_minimum"], 1);
+    assert_eq!(export["block_size_preferred"], 4096);
+    assert_eq!(export["block_size_maximum"], 32 * 1024 * 1024);
+    assert!(run("nbdinfo", &["--list", "--no-content", &uri]).contains("export=\"root\""));
+    assert!(fails("nbdinfo", &[&uri.replace("///root", "///other")]));
+    run("nbdinfo", &["--no-content", &uri.replace("///root", "///")]);
+}
+
+#[test]
+fn nbdcopy_brings_back_what_it_took() {
+    if !installed("nbdcopy") {
+        return;
+    }
+    let (host, vmd, disk) = serve(false);
+    let (original, back) = (host.dir.path().join("original"), host.dir.path().join("back"));
+    let size = usize::try_from(SIZE).unwrap();
+    let mut content: Vec<u8> =
+        (0u32..).flat_map(|i| i.wrapping_mul(2_654_435_761).to_le_bytes()).take(size).collect();
+    content[1_000_000..3_000_000].fill(0);
+    std::fs::write(&original, &content).unwrap();
+    let (original, back) = (original.to_str().unwrap(), back.to_str().unwrap());
+    run("nbdcopy", &["--flush", original, &disk.uri()]);
+    for options in [&["--connections=1", "--requests=64"][..], &["--synchronous"], &[]] {
+        run("nbdcopy", &[options, &[&disk.uri(), back]].concat());
+        assert!(std::fs::read(back).unwrap() == content, "{options:?}");
+    }
+    let payload = std::fs::read(&disk.payload).unwrap();
+    assert!(payload[..4096] != content[..4096]);
+    assert!(vmd.status().disks[0].bytes_written > 0);
+}
+
+#[test]
+fn qemu_io_writes_zeroes_discards_and_flushes() {
+    if !installed("qemu-io") {
+        return;
+    }
+    let (_host, _vmd, disk) = serve(false);
+    let commands = [
+        "write -P 0x5a 0 1M",
+        "write -f -P 0x11 512 512",
+        "read -P 0x5a 0 512",
+        "read -P 0x11 512 512",
+        "read -P 0x5a 1k 1047552",
+        "write -z 4k 64k",
+        "read -P 0 4k 64k",
+        "write -z -u 128k 64k",
+        "read -P 0 128k 64k",
+        "discard 256k 64k",
+        "read -P 0x5a 320k 64k",
+        "aio_write -P 0x77 1M 1M",
+        "aio_write -P 0x78 2M 1M",
+        "aio_flush",
+        "flush",
+        "read -P 0x77 1M 1M",
+        "read -P 0x78 2M 1M",
+        "write -P 0x33 3333 777",
+        "read -P 0x33 3333 777",
+    ];
+    let mut arguments = vec!["-f", "raw"];
+    arguments.extend(commands.iter().flat_map(|command| ["-c", command]));
+    let uri = disk.uri();
+    arguments.push(&uri);
+    let said = run("qemu-io", &arguments);
+    assert!(!said.contains("failed"), "{said}");
+}
+
+#[test]
+fn a_read_only_disk_cannot_be_written() {
+    if !installed("qemu-io") {
+        return;
+    }
+    let (_host, _vmd, disk) = serve(true);
+    let uri = disk.uri();
+    run("qemu-io", &["-r", "-f", "raw", "-c", "read -P 0 0 64k", &uri]);
+    assert!(fails("qemu-io", &["-f", "raw", "-c", "write 0 64k", &uri]));
+}
+
+#[test]
+fn qemu_img_converts_and_compares() {
+    if !installed("qemu-img") {
+        return;
+    }
+    let (host, vmd, disk) = serve(false);
+    let image = host.dir.path().join("image.qcow2");
+    let image = image.to_str().unwrap();
+    let uri = disk.uri();
+    run("qemu-img", &["create", "-q", "-f", "qcow2", image, "16M"]);
+    if installed("qemu-io") {
+        run("qemu-io", &["-c", "write -P 1 1M 3M", "-c", "write -P 2 9M 65k", image]);
+    }
+    run("qemu-img", &["convert", "-n", "-W", "-m", "16", "-O", "raw", image, &uri]);
+    run("qemu-img", &["compare", "-f", "qcow2", "-F", "raw", image, &uri]);
+    assert!(run("qemu-img", &["info", &uri]).contains("16 MiB"));
+    ok(&vmd.ask(&Request::Detach { disk: "root".into() }));
+}
+
+#[test]
+fn fio_verifies_on_several_connections() {
+    if !installed("fio") {
+        return;
+    }
+    let (host, _vmd, disk) = serve(false);
+    let (uri, dir) = (format!("--uri={}", disk.uri()), host.dir.path().display());
+    let common = ["--ioengine=nbd", &uri, "--rw=randrw", "--verify=crc32c", "--iodepth=16"];
+    for (shape, job) in [("--bs=4k", "--name=small"), ("--bsrange=512-256k", "--name=mixed")] {
+        let place = ["--size=4M", "--offset_increment=4M", "--numjobs=4"];
+        let output = format!("--aux-path={dir}");
+        let arguments = [&[job, shape, &output][..], &common, &place].concat();
+        run("fio", &arguments);
+    }
+}

@@ -1,0 +1,197 @@
+//! The real binary with a VM folder of its own, driven over the link as hostd does.
+
+use command_fds::{CommandFdExt, FdMapping};
+use crypto::{Arena, Dek, KeySheet, SheetKey};
+use hostd_api::link::{Attach, LINK_FD, Link, Report, Request, Response, Setup, listen};
+use rustix::fs::{FlockOperation, flock};
+use std::fs::File;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus};
+use std::time::{Duration, Instant};
+use uuid::Uuid;
+
+/// What hostd would hold for one VM.
+pub(crate) struct Host {
+    pub(crate) dir: tempfile::TempDir,
+    link: OwnedFd,
+    pub(crate) arena: Arena,
+    pub(crate) id: Uuid,
+}
+
+/// A disk of the VM: its key, its payload and its listening socket.
+pub(crate) struct Disk {
+    pub(crate) name: String,
+    pub(crate) size: u64,
+    pub(crate) socket: PathBuf,
+    pub(crate) payload: PathBuf,
+    key: Dek,
+    listener: OwnedFd,
+}
+
+/// A running vmd; killed when dropped.
+pub(crate) struct Process {
+    child: Child,
+    pub(crate) link: Link,
+}
+
+impl Host {
+    pub(crate) fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("vm")).unwrap();
+        std::fs::write(dir.path().join("vm/.lock"), "").unwrap();
+        let link = listen(&dir.path().join("vmd.sock")).unwrap();
+        Self { dir, link, arena: Arena::new(64 * 1024).unwrap(), id: Uuid::new_v4() }
+    }
+
+    pub(crate) fn folder(&self) -> PathBuf {
+        self.dir.path().join("vm")
+    }
+
+    pub(crate) fn connect(&self) -> Link {
+        Link::connect(&self.dir.path().join("vmd.sock")).unwrap()
+    }
+
+    pub(crate) fn disk(&self, name: &str, size: u64) -> Disk {
+        let socket = self.dir.path().join(format!("{name}.sock"));
+        let payload = self.folder().join(format!("{name}.data"));
+        File::create(&payload).unwrap().set_len(size).unwrap();
+        Disk {
+            name: name.to_owned(),
+            size,
+            key: Dek::generate(&self.arena).unwrap(),
+            listener: UnixListener::bind(&socket).unwrap().into(),
+            socket,
+            payload,
+        }
+    }
+
+    /// Starts a vmd on the link socket, which outlives it.
+    pub(crate) fn spawn(&self) -> Process {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_vmd"));
+        command.args(["--vm", "web01"]).env("COFFER_LOG", "warn");
+        let link = self.link.try_clone().unwrap();
+        let mapping = FdMapping { parent_fd: link, child_fd: LINK_FD };
+        command.fd_mappings(vec![mapping]).unwrap();
+        let child = command.spawn().unwrap();
+        Process { child, link: self.connect() }
+    }
+
+    /// Starts a vmd and sets it up, fully confined; the lock is left to it.
+    pub(crate) fn start(&self) -> Process {
+        let process = self.spawn();
+        let report = process.set_up(self);
+        assert_eq!(report.id, Some(self.id));
+        process
+    }
+}
+
+impl Disk {
+    pub(crate) fn uri(&self) -> String {
+        format!("nbd+unix:///{}?socket={}", self.name, self.socket.display())
+    }
+}
+
+impl Process {
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub(crate) fn set_up(&self, host: &Host) -> Report {
+        let lock = File::options().write(true).open(host.folder().join(".lock")).unwrap();
+        flock(&lock, FlockOperation::NonBlockingLockExclusive).unwrap();
+        report(self.set_up_with(host, &lock))
+    }
+
+    /// A Setup with a lock file that is or is not locked.
+    pub(crate) fn set_up_with(&self, host: &Host, lock: &File) -> Response {
+        let folder = File::open(host.folder()).unwrap();
+        let setup = Request::Setup(Setup {
+            vm: "web01".into(),
+            id: host.id,
+            folder: host.folder(),
+            require_confinement: true,
+            max_connections: 8,
+        });
+        self.link.call(&setup, &[lock.as_fd(), folder.as_fd()]).unwrap().0
+    }
+
+    pub(crate) fn attach(&self, disk: &Disk, read_only: bool) -> Response {
+        let attach = Request::Attach(Attach {
+            disk: disk.name.clone(),
+            id: Uuid::nil(),
+            size: disk.size,
+            unit: 4096,
+            read_only,
+            socket: disk.socket.clone(),
+        });
+        let payload = File::options().read(true).write(!read_only).open(&disk.payload).unwrap();
+        let sheet = KeySheet::seal(&[SheetKey::Disk(&disk.key)]).unwrap();
+        let fds = [payload.as_fd(), disk.listener.as_fd(), sheet.as_fd()];
+        self.link.call(&attach, &fds).unwrap().0
+    }
+
+    pub(crate) fn ask(&self, request: &Request) -> Response {
+        self.link.call(request, &[]).unwrap().0
+    }
+
+    pub(crate) fn status(&self) -> Report {
+        report(self.ask(&Request::Status))
+    }
+
+    pub(crate) fn signal(&self, signal: rustix::process::Signal) {
+        let pid = i32::try_from(self.pid()).unwrap();
+        rustix::process::kill_process(rustix::process::Pid::from_raw(pid).unwrap(), signal)
+            .unwrap();
+    }
+
+    pub(crate) fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Waits for the end of the process.
+    pub(crate) fn end(&mut self) -> ExitStatus {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            assert!(Instant::now() < deadline, "vmd does not end");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// One field of /proc/PID/status.
+    pub(crate) fn proc_status(&self, field: &str) -> String {
+        let text = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let line = text.lines().find_map(|line| line.strip_prefix(&format!("{field}:"))).unwrap();
+        line.trim().to_owned()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+pub(crate) fn report(response: Response) -> Report {
+    match response {
+        Response::Report(report) => report,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Whether nobody holds the lock of a VM folder.
+pub(crate) fn lock_is_free(folder: &Path) -> bool {
+    let lock = File::options().write(true).open(folder.join(".lock")).unwrap();
+    flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok()
+}
+
+pub(crate) fn ok(response: &Response) {
+    assert!(matches!(response, Response::Ok), "{response:?}");
+}
