@@ -4,6 +4,13 @@ use super::MacKey;
 use crate::keys::{HomeKey, Kek};
 use crate::support::{arena, counting, hex, key, vectors};
 
+impl MacKey {
+    /// The key bytes, for the search for copies of them.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        self.slot.bytes()
+    }
+}
+
 #[test]
 fn agrees_with_another_implementation() {
     let arena = arena();

@@ -22,10 +22,12 @@ use aes::cipher::inout::InOutBuf;
 
 use crate::arena::ArenaError;
 use crate::keys::Dek;
+use crate::stack::wiping_stack;
 
 pub(crate) use serial::Serial;
 pub use units::{SECTOR_BYTES, Unit, UnitError};
 
+use tweaks::Tweaks;
 use units::{Stretch, stretches};
 
 /// The disk cipher of one key. Any number of threads may use one value at once.
@@ -182,12 +184,15 @@ impl Xts {
                     context.crypt(self.unit, stretch, data)
                 })
             }),
-            EngineState::Portable(portable) => {
+            // The `aes` crate spreads round keys over its stack frame and leaves them there; AWS-LC
+            // wipes its own frames. Once a call, about 70 ns.
+            EngineState::Portable(portable) => wiping_stack(|| {
+                let mut tweaks = Tweaks::new();
                 each_stretch(direction, sector, data, |stretch, data| {
-                    portable.crypt(direction, self.unit, stretch, data);
+                    portable.crypt(direction, self.unit, stretch, data, &mut tweaks);
                     Ok(())
                 })
-            }
+            }),
         }
     }
 }

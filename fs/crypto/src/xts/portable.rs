@@ -38,6 +38,7 @@ struct Schedules {
 /// What runs inside the block cipher's context: the middle of XTS over one stretch.
 struct Middle<'a> {
     data: &'a mut [u8],
+    tweaks: &'a mut Tweaks,
     /// The first tweak of each run of blocks.
     firsts: &'a [u128],
     /// Blocks of a run (the last may be shorter).
@@ -52,13 +53,14 @@ impl Portable {
         Ok(Self { schedules })
     }
 
-    /// Runs the cipher over one stretch.
+    /// Runs the cipher over one stretch; `tweaks` is room to work in.
     pub(super) fn crypt(
         &self,
         direction: Direction,
         unit: Unit,
         stretch: Stretch,
         data: InOutBuf<'_, '_, u8>,
+        tweaks: &mut Tweaks,
     ) {
         let data = data.into_out_with_copied_in();
         let mut firsts = [0; MOST_UNITS];
@@ -66,7 +68,7 @@ impl Portable {
             Unit::B4096 => (self.first_inside_unit(stretch, &mut firsts), data.len() / BLOCK_BYTES),
             Unit::B512 => (self.first_of_units(stretch, &mut firsts), SECTOR_BYTES / BLOCK_BYTES),
         };
-        let middle = Middle { data, firsts, run };
+        let middle = Middle { data, tweaks, firsts, run };
         match direction {
             Direction::Encrypt => self.schedules.data.encrypt_with_backend(middle),
             Direction::Decrypt => self.schedules.data.decrypt_with_backend(middle),
@@ -118,16 +120,15 @@ impl Middle<'_> {
     /// Adds the tweaks, runs `cipher` over the blocks, adds the tweaks again.
     #[inline(always)]
     fn around(self, cipher: impl FnOnce(InOutBuf<'_, '_, Block>)) {
-        let mut tweaks = Tweaks::new();
         let mut places = 0..self.data.len() / BLOCK_BYTES;
         for first in self.firsts {
             let count = places.len().min(self.run);
-            tweaks.fill(places.start, count, *first);
+            self.tweaks.fill(places.start, count, *first);
             places.start += count;
         }
-        tweaks.add_to(self.data);
+        self.tweaks.add_to(self.data);
         cipher(InOutBuf::from(&mut *self.data).into_chunks().0);
-        tweaks.add_to(self.data);
+        self.tweaks.add_to(self.data);
     }
 }
 

@@ -13,7 +13,7 @@ use super::units::{BLOCK_BYTES, STRETCH_BYTES};
 /// Blocks of the longest stretch.
 const MOST: usize = STRETCH_BYTES / BLOCK_BYTES;
 
-/// The tweaks of the blocks of a stretch.
+/// The tweaks of the blocks of a stretch. 8 KiB; made once a call and filled anew for each stretch.
 pub(super) struct Tweaks {
     /// Low and high halves of 64 bits, for growing.
     low: [u64; MOST],
@@ -23,7 +23,6 @@ pub(super) struct Tweaks {
 }
 
 impl Tweaks {
-    #[inline(always)]
     pub(super) fn new() -> Self {
         Self { low: [0; MOST], high: [0; MOST], bytes: [0; STRETCH_BYTES] }
     }
