@@ -7,7 +7,7 @@ use crate::config::{Config, OnStop};
 use crate::control;
 use crate::datastore::Datastore;
 use crate::fault::Fault;
-use crate::files::{self, Locked};
+use crate::files::{self, FileLock, Locked};
 use crate::host::Host;
 use crate::inventory::Inventory;
 use crate::keyring::{ClosedProvider, Keyring};
@@ -19,7 +19,6 @@ use hostd_api::error::ErrorCode;
 use hostd_api::types::DatastoreState;
 use kms_client::native::NativeProvider;
 use kms_client::{KeyProvider, KmsError};
-use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -121,7 +120,7 @@ fn stop(host: &Host) {
 }
 
 /// Makes the runtime folders, and refuses when another hostd has them.
-fn claim_run(config: &Config) -> Result<OwnedFd, Fault> {
+fn claim_run(config: &Config) -> Result<FileLock, Fault> {
     files::folder(&config.run_dir, RUN_MODE, None)?;
     let lock = match files::lock(&config.run_dir.join("hostd.lock"))? {
         Locked::Ours(lock) => lock,

@@ -6,14 +6,13 @@
 
 use crate::config::DatastoreConfig;
 use crate::fault::Fault;
-use crate::files::{self, Locked};
+use crate::files::{self, FileLock, Locked};
 use cryptfs::folder::VmFolder;
 use cryptfs::safe::Safe;
 use cryptfs::seal::Sealed;
 use hostd_api::error::ErrorCode;
 use hostd_api::types::{DatastoreInfo, DatastoreState};
 use rustix::fs::StatVfsMountFlags;
-use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -49,7 +48,7 @@ struct Inner {
 #[derive(Debug)]
 enum Hold {
     /// It is ours. `place` tells when another file system gets mounted over it.
-    Held { lock: Option<OwnedFd>, place: Place },
+    Held { lock: Option<FileLock>, place: Place },
     /// It is not, for this reason.
     Not(String),
 }

@@ -17,10 +17,41 @@ const MAX_HOLDER: u64 = 32;
 /// Outcome of asking for a lock.
 #[derive(Debug)]
 pub enum Locked {
-    /// It is ours for as long as the descriptor (or a copy) is open.
-    Ours(OwnedFd),
+    /// It is ours until it is dropped.
+    Ours(FileLock),
     /// Another process holds it; the process id it wrote, where readable.
     Theirs(Option<u32>),
+}
+
+/// A held lock. It is given back by an explicit unlock, not by closing: a child that is being started at that
+/// moment has a copy of every descriptor until its exec, and a copy would keep the lock.
+#[derive(Debug)]
+pub struct FileLock {
+    fd: Option<OwnedFd>,
+}
+
+impl FileLock {
+    /// The descriptor, for sharing with another process. The lock then lasts until [`unlock`], or until every
+    /// copy is closed.
+    #[must_use]
+    pub fn into_shared(mut self) -> Option<OwnedFd> {
+        self.fd.take()
+    }
+}
+
+impl Drop for FileLock {
+    fn drop(&mut self) {
+        if let Some(fd) = &self.fd {
+            unlock(fd);
+        }
+    }
+}
+
+/// Gives a lock back for all copies of its descriptor.
+pub fn unlock(fd: &OwnedFd) {
+    if let Err(e) = rustix::fs::flock(fd, FlockOperation::Unlock) {
+        tracing::debug!("a lock goes with its last descriptor only: {e}");
+    }
 }
 
 /// Takes an exclusive `flock` on `path` (made when absent) without waiting, and writes our process id there.
@@ -39,7 +70,7 @@ pub fn lock(path: &Path) -> Result<Locked, Fault> {
             if let Err(e) = noted {
                 tracing::debug!("no holder noted in {}: {e}", path.display());
             }
-            Ok(Locked::Ours(file.into()))
+            Ok(Locked::Ours(FileLock { fd: Some(file.into()) }))
         }
         Err(Errno::WOULDBLOCK) => {
             let mut text = String::new();

@@ -6,6 +6,7 @@
 use crate::config::Config;
 use crate::datastore::{Datastore, Found, look};
 use crate::fault::Fault;
+use crate::files::FileLock;
 use crate::inventory::Inventory;
 use crate::keyring::Keyring;
 use crate::state::State;
@@ -14,7 +15,6 @@ use cryptfs::seal::Body;
 use hostd_api::error::ErrorCode;
 use hostd_api::types::{HostStatus, RegisterVm, VmInfo};
 use kms_client::native::NativeProvider;
-use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
@@ -39,7 +39,7 @@ pub struct Host {
     /// What outlives a restart.
     pub state: State,
     /// The right to be the only hostd of the runtime folder.
-    pub(crate) _run_lock: OwnedFd,
+    pub(crate) _run_lock: FileLock,
     /// When this daemon started.
     pub started: Instant,
     /// What a vmd last reported of its confinement.

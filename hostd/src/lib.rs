@@ -23,3 +23,6 @@ pub mod passphrase;
 pub mod service;
 pub mod state;
 pub mod vm;
+
+#[cfg(test)]
+mod testing;

@@ -98,3 +98,7 @@ impl Call {
         done.unwrap_or_else(|e| Err(Fault::Bug(format!("a verb ended without an answer: {e}"))))
     }
 }
+
+#[cfg(test)]
+#[path = "control_tests.rs"]
+mod tests;

@@ -14,7 +14,7 @@ pub(crate) use start::stop;
 pub use vmd::Vmd;
 
 use crate::fault::Fault;
-use crate::files::{self, Locked};
+use crate::files::{self, FileLock, Locked};
 use crate::host::Host;
 use crate::keyring::Lease;
 use crate::vm::{Inner, Vm};
@@ -168,11 +168,11 @@ pub(crate) fn check_socket_path(path: &Path) -> Result<(), Fault> {
 }
 
 /// Makes sure that no other process serves the VM while its files are changed: a running VM is ours, else its
-/// lock is taken for as long as the returned descriptor lives.
+/// lock is taken for as long as the returned guard lives.
 ///
 /// # Errors
 /// `in-use` naming the process that holds it; [`Fault::Io`].
-pub(crate) fn exclusive(vm: &Vm, inner: &Inner) -> Result<Option<OwnedFd>, Fault> {
+pub(crate) fn exclusive(vm: &Vm, inner: &Inner) -> Result<Option<FileLock>, Fault> {
     match &inner.service {
         Some(_) => Ok(None),
         None => take_lock(vm).map(Some),
@@ -180,7 +180,7 @@ pub(crate) fn exclusive(vm: &Vm, inner: &Inner) -> Result<Option<OwnedFd>, Fault
 }
 
 /// Takes the lock of a VM folder.
-fn take_lock(vm: &Vm) -> Result<OwnedFd, Fault> {
+fn take_lock(vm: &Vm) -> Result<FileLock, Fault> {
     match files::lock(&vm.folder.lock())? {
         Locked::Ours(lock) => Ok(lock),
         Locked::Theirs(pid) => {

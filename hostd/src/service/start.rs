@@ -33,13 +33,15 @@ impl Host {
     }
 
     fn start(self: &Arc<Self>, vm: &Arc<Vm>) -> Result<Service, Fault> {
-        let lock = take_lock(vm)?;
+        let lock = take_lock(vm)?.into_shared();
+        let lock = lock.ok_or_else(|| Fault::Bug("a lock without a descriptor".into()))?;
         let run = self.run_folder(&vm.name);
         let group = self.config.socket.disk_group.as_ref().and_then(crate::config::Group::resolve);
         files::folder(&run, RUN_MODE, group)?;
         let process = match self.launch(vm, &run, &lock) {
             Ok(vmd) => Process::Up(vmd),
             Err(e) => {
+                files::unlock(&lock);
                 clear_run(&run);
                 return Err(e);
             }
@@ -127,6 +129,7 @@ pub(crate) fn stop(service: Service) {
         vmd.stop();
     }
     clear_run(&service.run);
+    files::unlock(&service.lock);
 }
 
 /// Removes the runtime folder of a VM that does not run: sockets, mount point, folder. Never removes a plain

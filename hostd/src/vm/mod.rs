@@ -154,3 +154,7 @@ impl Vm {
         *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(info.clone());
     }
 }
+
+#[cfg(test)]
+#[path = "vm_tests.rs"]
+mod tests;

@@ -139,3 +139,7 @@ impl Host {
         Ok(())
     }
 }
+
+#[cfg(test)]
+#[path = "rotate_tests.rs"]
+mod tests;

@@ -3,7 +3,8 @@
 //! Owns when these are allowed; `service` does them. A verb that fails leaves the VM as it was, and stops a vmd
 //! that it started for nothing.
 
-use super::info::disk_info;
+use super::disk::open_payload;
+use super::info::{disk_info, payload_path};
 use super::{Inner, Vm};
 use crate::fault::Fault;
 use crate::host::Host;
@@ -41,6 +42,8 @@ impl Host {
         if !request.read_only {
             self.datastore_of(&vm)?.writable()?;
         }
+        // Looked at here, so that no process is started for a disk that cannot be served.
+        open_payload(&payload_path(&vm, &opened.body), request.read_only)?;
         let service = self.running(&vm, &mut inner)?;
         let outcome = self.attach_to(&vm, service, opened, request.read_only);
         self.stop_if_idle(&mut inner);

@@ -1,0 +1,404 @@
+//! Tests of the verbs on VMs and disks: what they leave, what they refuse, and with which code.
+
+use crate::control::api_error;
+use crate::fault::Fault;
+use crate::testing::{TestHost, create_disk};
+use hostd_api::error::{ApiError, ErrorCode, LockCode};
+use hostd_api::types::{
+    AttachDisk, CreateDisk, CreateVm, DiskState, Force, KeyringState, RegisterVm, ResizeDisk,
+    VmState,
+};
+use rustix::mount::{MountFlags, UnmountFlags};
+use std::path::{Path, PathBuf};
+
+const FORCE: Force = Force { force: true };
+const GENTLE: Force = Force { force: false };
+
+fn refused<T: std::fmt::Debug>(outcome: Result<T, Fault>) -> ApiError {
+    let error = api_error(&outcome.unwrap_err());
+    assert!(!error.remedy.is_empty(), "{error:?}");
+    error
+}
+
+fn code<T: std::fmt::Debug>(outcome: Result<T, Fault>) -> ErrorCode {
+    refused(outcome).code
+}
+
+fn create(t: &TestHost, name: &str) -> Result<(), Fault> {
+    t.host.create_vm(&CreateVm { name: name.into(), datastore: None }).map(|_| ())
+}
+
+fn entries(path: &Path) -> Vec<String> {
+    let names = std::fs::read_dir(path).unwrap().map(|e| e.unwrap().file_name());
+    let mut names: Vec<_> = names.map(|n| n.into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn a_new_vm_has_safe_home_and_disks() {
+    let t = TestHost::new();
+    t.vm("web01");
+    assert_eq!(entries(&t.store().join("web01")), ["disks", "home", "vm.safe"]);
+    let info = t.host.show_vm("web01").unwrap();
+    assert_eq!((info.state, info.key_ids.len()), (VmState::Unlocked, 1));
+    assert_eq!(info.lock, None);
+    assert_eq!(t.host.list_vms().len(), 1);
+}
+
+#[test]
+fn bad_and_taken_names_are_refused_everywhere() {
+    let t = TestHost::new();
+    t.vm("web01");
+    for bad in ["", "a/b", "..", ".x", "-x", "a b", &"x".repeat(65), "a\n"] {
+        assert_eq!(code(create(&t, bad)), ErrorCode::InvalidArgument, "{bad:?}");
+        assert_eq!(code(t.host.show_vm(bad)), ErrorCode::InvalidArgument, "{bad:?}");
+        assert_eq!(code(t.host.delete_vm(bad)), ErrorCode::InvalidArgument, "{bad:?}");
+        assert_eq!(code(t.host.lock_vm(bad, &FORCE)), ErrorCode::InvalidArgument, "{bad:?}");
+        let disk = t.host.create_disk("web01", &create_disk(bad, 512));
+        assert_eq!(code(disk), ErrorCode::InvalidArgument, "{bad:?}");
+        assert_eq!(code(t.host.delete_disk("web01", bad)), ErrorCode::InvalidArgument, "{bad:?}");
+        let attach = t.host.attach_disk("web01", bad, &AttachDisk::default());
+        assert_eq!(code(attach), ErrorCode::InvalidArgument, "{bad:?}");
+    }
+    assert_eq!(code(create(&t, "web01")), ErrorCode::AlreadyExists);
+    std::fs::create_dir(t.store().join("foreign")).unwrap();
+    assert_eq!(code(create(&t, "foreign")), ErrorCode::AlreadyExists);
+    let elsewhere = CreateVm { name: "web02".into(), datastore: Some("nowhere".into()) };
+    assert_eq!(code(t.host.create_vm(&elsewhere)), ErrorCode::NotFound);
+    assert_eq!(entries(&t.store()), [".coffer-lock", "foreign", "web01"], "nothing is left");
+}
+
+#[test]
+fn things_that_are_not_there_are_not_found() {
+    let t = TestHost::new();
+    t.vm("web01");
+    assert_eq!(code(t.host.show_vm("web02")), ErrorCode::NotFound);
+    assert_eq!(code(t.host.mount_vm("web02")), ErrorCode::NotFound);
+    assert_eq!(code(t.host.show_disk("web01", "root")), ErrorCode::NotFound);
+    assert_eq!(code(t.host.delete_disk("web01", "root")), ErrorCode::NotFound);
+    assert_eq!(code(t.host.disk_ready("web01", "root")), ErrorCode::NotFound);
+    let size = ResizeDisk { size: 512, shrink: false };
+    assert_eq!(code(t.host.resize_disk("web01", "root", &size)), ErrorCode::NotFound);
+    let attach = t.host.attach_disk("web01", "root", &AttachDisk::default());
+    assert_eq!(code(attach), ErrorCode::NotFound);
+}
+
+#[test]
+fn what_does_not_run_cannot_be_taken_back() {
+    let t = TestHost::new();
+    t.vm("web01");
+    t.disk("web01", "root");
+    assert_eq!(code(t.host.detach_disk("web01", "root", &GENTLE)), ErrorCode::WrongState);
+    assert_eq!(code(t.host.umount_vm("web01", &FORCE)), ErrorCode::WrongState);
+}
+
+#[test]
+fn a_vmd_that_cannot_start_leaves_nothing() {
+    let t = TestHost::new();
+    t.vm("web01");
+    t.disk("web01", "root");
+    let error = refused(t.host.attach_disk("web01", "root", &AttachDisk::default()));
+    assert!(error.message.contains("no-vmd-here"), "{}", error.message);
+    assert!(t.host.mount_vm("web01").is_err());
+    assert!(entries(&t.host.config.vm_runs()).is_empty());
+    assert_eq!(t.host.show_vm("web01").unwrap().state, VmState::Unlocked);
+    t.host.delete_vm("web01").unwrap();
+}
+
+#[test]
+fn deleting_removes_the_folder_and_the_name() {
+    let t = TestHost::new();
+    t.vm("web01");
+    t.disk("web01", "root");
+    let info = t.host.delete_vm("web01").unwrap();
+    assert_eq!(info.disks.len(), 1);
+    assert_eq!(entries(&t.store()), [".coffer-lock"]);
+    assert_eq!(code(t.host.show_vm("web01")), ErrorCode::NotFound);
+    t.vm("web01");
+}
+
+#[test]
+fn another_process_that_serves_the_vm_is_respected() {
+    let t = TestHost::new();
+    t.vm("web01");
+    t.disk("web01", "root");
+    let lock = crate::files::lock(&t.store().join("web01/.lock")).unwrap();
+    let error = refused(t.host.delete_vm("web01"));
+    assert_eq!(error.code, ErrorCode::InUse);
+    assert!(error.message.contains("another host process"), "{}", error.message);
+    assert_eq!(code(t.host.delete_disk("web01", "root")), ErrorCode::InUse);
+    let attach = t.host.attach_disk("web01", "root", &AttachDisk::default());
+    assert_eq!(code(attach), ErrorCode::InUse);
+    drop(lock);
+    t.host.delete_vm("web01").unwrap();
+}
+
+#[test]
+fn register_takes_folders_inside_a_datastore_once() {
+    let t = TestHost::new();
+    t.vm("web01");
+    let outside = tempfile::tempdir().unwrap();
+    let register = |path: PathBuf| t.host.register_vm(&RegisterVm { path });
+    assert_eq!(code(register(outside.path().into())), ErrorCode::InvalidArgument);
+    assert_eq!(code(register(t.store())), ErrorCode::InvalidArgument);
+    assert_eq!(code(register(t.store().join("web01/../../ds"))), ErrorCode::InvalidArgument);
+    assert_eq!(code(register(t.store().join("gone"))), ErrorCode::NotFound);
+    assert_eq!(code(register(t.store().join("web01"))), ErrorCode::AlreadyExists);
+    std::fs::create_dir(t.store().join("empty")).unwrap();
+    assert_eq!(code(register(t.store().join("empty"))), ErrorCode::NotFound);
+
+    std::fs::create_dir(t.store().join("copy")).unwrap();
+    std::fs::copy(t.store().join("web01/vm.safe"), t.store().join("copy/vm.safe")).unwrap();
+    assert_eq!(code(register(t.store().join("copy"))), ErrorCode::AlreadyExists);
+}
+
+#[test]
+fn a_registered_folder_is_known_after_a_restart() {
+    let t = TestHost::new();
+    t.vm("web01");
+    let deep = t.store().join("tenant/web01");
+    std::fs::create_dir(t.store().join("tenant")).unwrap();
+    std::fs::rename(t.store().join("web01"), &deep).unwrap();
+    let t = t.restarted();
+    assert!(t.host.list_vms().is_empty());
+    t.host.register_vm(&RegisterVm { path: deep.clone() }).unwrap();
+    let t = t.restarted();
+    assert_eq!(t.host.show_vm("web01").unwrap().path, deep.canonicalize().unwrap());
+    t.host.delete_vm("web01").unwrap();
+    let t = t.restarted();
+    assert!(t.host.list_vms().is_empty());
+}
+
+#[test]
+fn disks_are_padded_sparse_and_checked() {
+    let t = TestHost::new();
+    t.vm("web01");
+    let info = t.host.create_disk("web01", &create_disk("odd", 1000)).unwrap();
+    assert_eq!((info.size, info.unit, info.allocated), (1024, 512, 0));
+    let info = t.host.create_disk("web01", &create_disk("big", 1 << 30)).unwrap();
+    assert_eq!((info.size, info.unit, info.allocated), (1 << 30, 4096, 0));
+    assert_eq!(info.state, DiskState::Detached);
+    let again = t.host.create_disk("web01", &create_disk("big", 512));
+    assert_eq!(code(again), ErrorCode::AlreadyExists);
+    let unit = |unit, size| CreateDisk { unit: Some(unit), ..create_disk("x", size) };
+    for bad in [unit(1024, 4096), unit(4096, 512), create_disk("x", 0), create_disk("x", u64::MAX)]
+    {
+        assert_eq!(code(t.host.create_disk("web01", &bad)), ErrorCode::InvalidArgument, "{bad:?}");
+    }
+    let reserved = t.host.create_disk("web01", &create_disk("vmd", 512));
+    assert_eq!(code(reserved), ErrorCode::InvalidArgument);
+    let vm = "v".repeat(40);
+    t.vm(&vm);
+    let long = t.host.create_disk(&vm, &create_disk(&"x".repeat(64), 512));
+    assert!(refused(long).message.contains("at most 107"));
+    assert_eq!(t.host.list_disks("web01").unwrap().len(), 2);
+}
+
+#[test]
+fn resize_grows_and_shrinks_only_when_told() {
+    let t = TestHost::new();
+    t.vm("web01");
+    t.disk("web01", "root");
+    let resize = |size, shrink| t.host.resize_disk("web01", "root", &ResizeDisk { size, shrink });
+    let payload = t.store().join("web01/disks/root.data");
+    assert_eq!(resize((2 << 20) - 1, false).unwrap().size, 2 << 20);
+    assert_eq!(std::fs::metadata(&payload).unwrap().len(), 2 << 20);
+    assert_eq!(code(resize(4096, false)), ErrorCode::InvalidArgument);
+    assert_eq!(code(resize(0, true)), ErrorCode::InvalidArgument);
+    assert_eq!(code(resize(u64::MAX, false)), ErrorCode::InvalidArgument);
+    std::fs::write(&payload, vec![0xaa; 2 << 20]).unwrap();
+    assert_eq!(resize(4096, true).unwrap().size, 4096);
+    assert_eq!(std::fs::metadata(&payload).unwrap().len(), 4096);
+    // A shrink that was interrupted before the cut must not bring old data back.
+    std::fs::write(&payload, vec![0xaa; 12_288]).unwrap();
+    resize(8192, false).unwrap();
+    assert_eq!(std::fs::read(&payload).unwrap()[4096..], [0; 4096]);
+}
+
+#[test]
+fn an_import_is_served_to_the_import_only() {
+    let t = TestHost::new();
+    t.vm("web01");
+    let importing = CreateDisk { importing: true, ..create_disk("root", 4096) };
+    assert_eq!(t.host.create_disk("web01", &importing).unwrap().state, DiskState::Importing);
+    let attach = |importing| {
+        t.host.attach_disk("web01", "root", &AttachDisk { read_only: false, importing })
+    };
+    assert_eq!(code(attach(false)), ErrorCode::WrongState);
+    assert_eq!(t.host.disk_ready("web01", "root").unwrap().state, DiskState::Detached);
+    assert_eq!(code(attach(true)), ErrorCode::WrongState);
+    t.host.disk_ready("web01", "root").unwrap();
+}
+
+#[test]
+fn damaged_disks_are_shown_and_hide_nothing() {
+    let t = TestHost::new();
+    t.vm("web01");
+    for name in ["a", "b", "c", "d"] {
+        t.disk("web01", name);
+    }
+    let disks = t.store().join("web01/disks");
+    std::fs::write(disks.join("a.disk"), "{").unwrap();
+    std::fs::remove_file(disks.join("b.data")).unwrap();
+    std::fs::copy(disks.join("d.disk"), disks.join("c.disk")).unwrap();
+    let states: Vec<_> =
+        t.host.list_disks("web01").unwrap().into_iter().map(|d| (d.state, d.problem)).collect();
+    assert!(states[..3].iter().all(|(s, p)| *s == DiskState::Damaged && p.is_some()), "{states:?}");
+    assert_eq!(states[3], (DiskState::Detached, None));
+    let attach = |disk| code(t.host.attach_disk("web01", disk, &AttachDisk::default()));
+    assert_eq!(attach("a"), ErrorCode::Damaged);
+    assert_eq!(attach("b"), ErrorCode::Storage);
+    assert_eq!(attach("c"), ErrorCode::Damaged);
+    t.host.delete_disk("web01", "a").unwrap();
+    assert_eq!(t.host.list_disks("web01").unwrap().len(), 3);
+}
+
+#[test]
+fn a_payload_that_is_a_link_is_not_followed() {
+    let t = TestHost::new();
+    t.vm("web01");
+    t.disk("web01", "root");
+    let payload = t.store().join("web01/disks/root.data");
+    std::fs::remove_file(&payload).unwrap();
+    std::os::unix::fs::symlink("/etc/passwd", &payload).unwrap();
+    assert!(t.host.attach_disk("web01", "root", &AttachDisk::default()).is_err());
+    assert!(
+        t.host.resize_disk("web01", "root", &ResizeDisk { size: 8 << 20, shrink: false }).is_err()
+    );
+    assert_eq!(t.host.show_disk("web01", "root").unwrap().state, DiskState::Damaged);
+}
+
+#[test]
+fn a_lock_survives_a_restart_and_names_the_key() {
+    let t = TestHost::new();
+    t.vm("web01");
+    t.vm("web02");
+    let key = t.host.show_vm("web01").unwrap().key_ids[0].clone();
+    let info = t.host.lock_vm("web01", &GENTLE).unwrap();
+    assert_eq!(info.state, VmState::Locked);
+    assert_eq!(t.host.keyring.state(&key.parse().unwrap()), KeyringState::Evicted);
+    t.host.lock_vm("web01", &GENTLE).unwrap();
+
+    let t = t.restarted();
+    let error = refused(t.host.create_disk("web01", &create_disk("root", 4096)));
+    assert_eq!(error.code, ErrorCode::VmLocked);
+    assert!(error.remedy.contains("coffer vm unlock web01"), "{}", error.remedy);
+    let reason = error.lock.unwrap();
+    assert_eq!((reason.code, reason.key_id), (LockCode::LockedByOperator, None));
+    let info = t.host.show_vm("web01").unwrap();
+    assert_eq!(info.lock.unwrap().key_id, Some(key));
+    assert_eq!(code(t.host.mount_vm("web01")), ErrorCode::VmLocked);
+    assert_eq!(code(t.host.delete_vm("web01")), ErrorCode::VmLocked);
+    t.disk("web02", "root");
+
+    assert_eq!(t.host.unlock_vm("web01").unwrap().state, VmState::Unlocked);
+    t.disk("web01", "root");
+    let t = t.restarted();
+    assert_eq!(t.host.show_vm("web01").unwrap().state, VmState::Unlocked);
+}
+
+fn lock_code(t: &TestHost) -> LockCode {
+    let error = refused(t.host.create_disk("web01", &create_disk("root", 4096)));
+    assert_eq!(error.code, ErrorCode::VmLocked, "{error:?}");
+    let info = t.host.show_vm("web01").unwrap();
+    assert_eq!(info.state, VmState::Locked);
+    assert_eq!(info.lock.unwrap().code, error.lock.as_ref().unwrap().code);
+    error.lock.unwrap().code
+}
+
+#[test]
+fn the_reason_of_a_lock_is_told() {
+    let t = TestHost::new();
+    t.vm("web01");
+    let t = t.restarted_without_keys();
+    assert_eq!(t.host.show_vm("web01").unwrap().state, VmState::Locked);
+    assert_eq!(lock_code(&t), LockCode::ProviderUnavailable);
+    assert_eq!(code(create(&t, "web02")), ErrorCode::ProviderUnavailable);
+
+    let t = t.restarted_with_other_keys();
+    assert_eq!(lock_code(&t), LockCode::WrongKey);
+
+    let safe = t.store().join("web01/vm.safe");
+    let text = std::fs::read_to_string(&safe).unwrap();
+    std::fs::write(&safe, text.replace("native/", "other/")).unwrap();
+    assert_eq!(lock_code(&t), LockCode::ProviderNotConfigured);
+
+    std::fs::write(&safe, &text[..text.len() - 3]).unwrap();
+    assert_eq!(lock_code(&t), LockCode::SafeDamaged);
+}
+
+#[test]
+fn an_edited_safe_locks_the_vm() {
+    let t = TestHost::new();
+    t.vm("web01");
+    let safe = t.store().join("web01/vm.safe");
+    let text = std::fs::read_to_string(&safe).unwrap();
+    std::fs::write(&safe, text.replace("\"keep\"", "\"fail\"")).unwrap();
+    assert_eq!(lock_code(&t), LockCode::SafeDamaged);
+    std::fs::write(&safe, text).unwrap();
+    t.disk("web01", "root");
+    assert_eq!(t.host.show_vm("web01").unwrap().state, VmState::Unlocked, "and heals");
+}
+
+/// A small file system, unmounted at the end.
+struct Tmpfs(tempfile::TempDir);
+
+impl Tmpfs {
+    /// `None`, with a line on standard error, when this process may not mount.
+    fn new(options: &str) -> Option<Self> {
+        let dir = tempfile::tempdir().unwrap();
+        let data = std::ffi::CString::new(options).unwrap();
+        let mounted =
+            rustix::mount::mount("t", dir.path(), "tmpfs", MountFlags::empty(), data.as_c_str());
+        if let Err(e) = mounted {
+            eprintln!("skipped: this process may not mount ({e})");
+            return None;
+        }
+        Some(Self(dir))
+    }
+
+    fn read_only(&self) {
+        rustix::mount::mount_remount(self.0.path(), MountFlags::RDONLY, c"").unwrap();
+    }
+}
+
+impl Drop for Tmpfs {
+    fn drop(&mut self) {
+        let _gone = rustix::mount::unmount(self.0.path(), UnmountFlags::DETACH);
+    }
+}
+
+#[test]
+fn a_full_datastore_is_no_space_and_leaves_nothing() {
+    let Some(tmpfs) = Tmpfs::new("size=64k,nr_inodes=64") else { return };
+    let t = TestHost::over(tmpfs.0.path());
+    let filler = tmpfs.0.path().join("filler");
+    let _full = std::fs::write(&filler, vec![1; 1 << 20]);
+    assert_eq!(code(create(&t, "web01")), ErrorCode::NoSpace);
+    assert_eq!(entries(tmpfs.0.path()), [".coffer-lock", "filler"]);
+    std::fs::remove_file(&filler).unwrap();
+    t.vm("web01");
+    let _full = std::fs::write(&filler, vec![1; 1 << 20]);
+    let disk = t.host.create_disk("web01", &create_disk("root", 1 << 20));
+    assert_eq!(code(disk), ErrorCode::NoSpace);
+    assert!(entries(&tmpfs.0.path().join("web01/disks")).is_empty(), "the payload is gone too");
+}
+
+#[test]
+fn a_read_only_datastore_is_shown_and_refused() {
+    let Some(tmpfs) = Tmpfs::new("size=1m") else { return };
+    let t = TestHost::over(tmpfs.0.path());
+    t.vm("web01");
+    t.disk("web01", "root");
+    // A file system with a file open for writing cannot be made read-only, hence the restart.
+    let t = t.restarted_after(|| tmpfs.read_only());
+    let error = refused(create(&t, "web02"));
+    assert_eq!(error.code, ErrorCode::Storage);
+    assert!(error.message.contains("read-only"), "{}", error.message);
+    assert_eq!(code(t.host.delete_vm("web01")), ErrorCode::Storage);
+    assert_eq!(code(t.host.create_disk("web01", &create_disk("x", 512))), ErrorCode::Storage);
+    let info = t.host.status();
+    assert_eq!(info.datastores[0].state, hostd_api::types::DatastoreState::ReadOnly);
+    assert_eq!(t.host.show_vm("web01").unwrap().disks.len(), 1, "it is still listed");
+}
