@@ -5,6 +5,24 @@
 //! [`Passphrase`] or the random source makes a [`Kek`]; the [`Kek`] opens a wrap into the
 //! [`Arena`] as a [`DataKey`]; a [`Dek`] becomes an [`Xts`], which ciphers disk sectors in place.
 //!
+//! ```
+//! use crypto::{Arena, Dek, Kek, Unit, Xts};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let arena = Arena::new(64 * 1024)?;
+//! let kek = Kek::generate(&arena)?;
+//! let wrapped = kek.wrap(&Dek::generate(&arena)?)?;
+//!
+//! let disk = Xts::new(kek.open(&arena, &wrapped)?, Unit::B4096)?;
+//! let mut data = b"sixteen bytes...".repeat(256);
+//! disk.encrypt(8, &mut data)?;
+//! assert!(!data.starts_with(b"sixteen"));
+//! disk.decrypt(8, &mut data)?;
+//! assert!(data.starts_with(b"sixteen"));
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! No function takes or returns an unencrypted key as bytes. Key types have no `Clone`, no
 //! comparison, no serialisation, and a `Debug` that prints their name only; they are wiped on drop.
 //!

@@ -78,7 +78,9 @@ impl Passphrase {
         Self::read(arena, text.as_bytes())
     }
 
-    /// Argon2id of the passphrase into `out`; working memory and stack are wiped.
+    /// Argon2id of the passphrase into `out`; working memory and stack are wiped. The working memory
+    /// is too large for the arena: it is ordinary heap, which is locked when the process is
+    /// ([`crate::lock_process_memory`]) and else could be swapped out while Argon2id runs.
     pub(crate) fn stretch(&self, params: &Argon2Params, out: &mut [u8]) -> Result<(), KeyError> {
         let argon2 = params.checked(out.len())?;
         let mut memory = params.working_memory(argon2.params().block_count())?;

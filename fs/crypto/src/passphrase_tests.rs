@@ -67,6 +67,24 @@ fn reads_in_pieces_and_passes_errors_on() {
     );
 }
 
+/// The kernel writes into secret memory for an ordinary read, from a pipe as from a file.
+#[test]
+fn reads_from_real_descriptors() {
+    use std::io::{Seek, Write};
+    let (reader, mut writer) = io::pipe().unwrap();
+    writer.write_all(b"from a pipe\n").unwrap();
+    drop(writer);
+    let phrase = Passphrase::read(&arena(), reader).unwrap();
+    assert_eq!(&phrase.slot.bytes()[..phrase.len], b"from a pipe");
+
+    let memfd = rustix::fs::memfd_create("test", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
+    let mut file = std::fs::File::from(memfd);
+    file.write_all(b"from a file\r\n").unwrap();
+    file.rewind().unwrap();
+    let phrase = Passphrase::read(&arena(), file).unwrap();
+    assert_eq!(&phrase.slot.bytes()[..phrase.len], b"from a file");
+}
+
 /// Argon2id of Python's `cryptography` (OpenSSL): salt 00 .. 0f, 3 passes, 4 lanes, 64 KiB.
 #[test]
 fn agrees_with_another_implementation() {

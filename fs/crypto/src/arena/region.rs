@@ -57,7 +57,7 @@ impl Region {
         let at = region.base.as_ptr().cast::<c_void>();
         // SAFETY: the fixed address range [base, base + len) lies inside the reservation that
         // `region` owns and nothing refers to yet, so replacing its pages disturbs no one.
-        unsafe {
+        let mapped = unsafe {
             mmap(
                 at,
                 len,
@@ -66,8 +66,11 @@ impl Region {
                 fd,
                 0,
             )
+        };
+        if let Err(errno) = mapped {
+            region.give_up_middle();
+            return Err(ArenaError::locking(format!("{len} bytes"), errno));
         }
-        .map_err(|errno| ArenaError::locking(format!("{len} bytes"), errno))?;
         if protection == Protection::LockedMemory {
             region.lock()?;
         }
@@ -104,6 +107,20 @@ impl Region {
         let base = unsafe { start.cast::<u8>().add(guard) };
         let base = NonNull::new(base).ok_or(ArenaError::os("mmap", Errno::FAULT))?;
         Ok(Self { base, len, guard, protection })
+    }
+
+    /// Unmaps the guard pages only. A fixed mapping that fails may have removed what was there (so
+    /// the kernel does when the lock limit refuses secret memory), and another thread may have
+    /// mapped something in the gap since: it is no longer ours to unmap. At worst some inaccessible
+    /// addresses stay reserved.
+    fn give_up_middle(self) {
+        let after = self.base.as_ptr().wrapping_add(self.len);
+        let before = self.base.as_ptr().wrapping_sub(self.guard);
+        for guard in [before, after] {
+            // SAFETY: the page was mapped by `reserve`, is still ours, and no one refers to it.
+            let _ = unsafe { munmap(guard.cast::<c_void>(), self.guard) };
+        }
+        std::mem::forget(self);
     }
 
     fn lock(&self) -> Result<(), ArenaError> {
