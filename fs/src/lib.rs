@@ -8,6 +8,7 @@
 
 pub mod backing;
 pub mod descriptor;
+pub mod door;
 pub mod folder;
 pub mod home;
 pub mod name;

@@ -1,0 +1,123 @@
+//! Attributes and times in the form of the protocol, and back.
+//!
+//! Owns the translation; does no I/O.
+
+use crate::home::{Attributes, NewTime, Time};
+use fuser::{FileAttr, FileType, INodeNo, TimeOrNow};
+use rustix::fs::FileType as Kind;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// How long the kernel may believe attributes and names without asking: long enough to save most questions,
+/// short enough that a change below the mount is soon seen.
+pub(super) const TTL: Duration = Duration::from_secs(1);
+
+/// Preferred size of requests shown by `stat`: the data unit.
+const BLOCK_SIZE: u32 = 4096;
+
+pub(super) fn file_attr(attributes: &Attributes) -> FileAttr {
+    let changed = system_time(attributes.changed);
+    FileAttr {
+        ino: INodeNo(attributes.id),
+        size: attributes.size,
+        blocks: attributes.blocks,
+        atime: system_time(attributes.accessed),
+        mtime: system_time(attributes.modified),
+        ctime: changed,
+        crtime: changed,
+        kind: file_type(attributes.kind),
+        perm: attributes.permissions,
+        nlink: attributes.links,
+        uid: attributes.uid,
+        gid: attributes.gid,
+        rdev: attributes.device,
+        blksize: BLOCK_SIZE,
+        flags: 0,
+    }
+}
+
+/// Attributes of `.` and `..` in a listing, of which the kernel takes only number and kind.
+pub(super) fn dot_attr(inode: u64) -> FileAttr {
+    FileAttr {
+        ino: INodeNo(inode),
+        size: 0,
+        blocks: 0,
+        atime: UNIX_EPOCH,
+        mtime: UNIX_EPOCH,
+        ctime: UNIX_EPOCH,
+        crtime: UNIX_EPOCH,
+        kind: FileType::Directory,
+        perm: 0,
+        nlink: 0,
+        uid: 0,
+        gid: 0,
+        rdev: 0,
+        blksize: BLOCK_SIZE,
+        flags: 0,
+    }
+}
+
+pub(super) fn file_type(kind: Kind) -> FileType {
+    match kind {
+        Kind::Directory => FileType::Directory,
+        Kind::Symlink => FileType::Symlink,
+        Kind::Fifo => FileType::NamedPipe,
+        Kind::Socket => FileType::Socket,
+        Kind::CharacterDevice => FileType::CharDevice,
+        Kind::BlockDevice => FileType::BlockDevice,
+        Kind::RegularFile | Kind::Unknown => FileType::RegularFile,
+    }
+}
+
+fn system_time(time: Time) -> SystemTime {
+    let seconds = Duration::from_secs(time.seconds.unsigned_abs());
+    let whole = if time.seconds < 0 {
+        UNIX_EPOCH.checked_sub(seconds)
+    } else {
+        UNIX_EPOCH.checked_add(seconds)
+    };
+    whole
+        .and_then(|whole| whole.checked_add(Duration::from_nanos(time.nanoseconds.into())))
+        .unwrap_or(UNIX_EPOCH)
+}
+
+pub(super) fn new_time(time: TimeOrNow) -> NewTime {
+    match time {
+        TimeOrNow::Now => NewTime::Now,
+        TimeOrNow::SpecificTime(time) => NewTime::At(requested_time(time)),
+    }
+}
+
+/// The time that the kernel sent. For times before 1970, fuser 0.18 subtracts the nanoseconds, which count
+/// forward, from the seconds; undone here.
+fn requested_time(time: SystemTime) -> Time {
+    let (negative, distance) = match time.duration_since(UNIX_EPOCH) {
+        Ok(distance) => (false, distance),
+        Err(before) => (true, before.duration()),
+    };
+    let seconds = i64::try_from(distance.as_secs()).unwrap_or(i64::MAX);
+    Time {
+        seconds: if negative { -seconds } else { seconds },
+        nanoseconds: distance.subsec_nanos(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_before_1970_survive_both_ways() {
+        let shown = system_time(Time { seconds: -2, nanoseconds: 250_000_000 });
+        assert_eq!(UNIX_EPOCH.duration_since(shown).unwrap(), Duration::from_millis(1750));
+        // What fuser makes of -2 s + 250 ms.
+        let sent = UNIX_EPOCH - Duration::new(2, 250_000_000);
+        assert_eq!(requested_time(sent), Time { seconds: -2, nanoseconds: 250_000_000 });
+    }
+
+    #[test]
+    fn extreme_times_do_not_panic() {
+        for seconds in [i64::MIN, i64::MIN + 1, 0, i64::MAX] {
+            let _ = requested_time(system_time(Time { seconds, nanoseconds: 999_999_999 }));
+        }
+    }
+}

@@ -1,0 +1,42 @@
+//! What is agreed with the kernel at the start of a mount.
+//!
+//! Owns the list of capabilities and the sizes; must not know the home.
+
+use fuser::{InitFlags, KernelConfig};
+
+/// Largest write request: more has no measurable use, and the buffers of a thread hold this much.
+const MAX_WRITE: u32 = 1024 * 1024;
+
+/// Most requests the kernel keeps in flight on its own behalf (read-ahead, write-back, asynchronous I/O):
+/// enough to keep every thread busy, few enough that one mount does not fill memory with pages in flight.
+const MAX_BACKGROUND: u16 = 64;
+
+/// What is asked for where the kernel offers it.
+///
+/// Left out on purpose: `WRITEBACK_CACHE` (writes go through, so that what is acknowledged is in the storage);
+/// `HANDLE_KILLPRIV_V2`, `SETXATTR_EXT`, `OVER_IO_URING`, `ALLOW_IDMAP`, `SECURITY_CTX` and `CREATE_SUPP_GROUP`,
+/// which this version of the transport accepts and does not honour; `DONT_MASK`, so that the kernel applies the
+/// umask of the caller; `EXPORT_SUPPORT`, so that `.` and `..` are never looked up.
+const WANTED: [InitFlags; 8] = [
+    InitFlags::FUSE_ASYNC_READ,
+    InitFlags::FUSE_ASYNC_DIO,
+    InitFlags::FUSE_PARALLEL_DIROPS,
+    InitFlags::FUSE_DO_READDIRPLUS,
+    InitFlags::FUSE_READDIRPLUS_AUTO,
+    InitFlags::FUSE_ATOMIC_O_TRUNC,
+    InitFlags::FUSE_CACHE_SYMLINKS,
+    InitFlags::FUSE_ABORT_ERROR,
+];
+
+/// Sets up the connection.
+pub(super) fn negotiate(config: &mut KernelConfig) {
+    for flag in WANTED {
+        // An error only says that this kernel does not have it.
+        let _ = config.add_capabilities(flag);
+    }
+    // The values are inside the limits of the transport; read-ahead larger than the kernel's own offer is
+    // refused, and then the offer stands.
+    let _ = config.set_max_write(MAX_WRITE);
+    let _ = config.set_max_readahead(MAX_WRITE);
+    let _ = config.set_max_background(MAX_BACKGROUND);
+}

@@ -1,0 +1,67 @@
+//! The FUSE door: serves a [`Home`] to the kernel as a mounted folder.
+//!
+//! Owns the conversation with the kernel (by the crate `fuser`): capabilities, requests, replies, errnos; must
+//! not know keys, formats or how the folder was mounted. Flow: the caller mounts and passes the descriptor of
+//! /dev/fuse; each thread reads a request, calls the home, and answers; when the folder is unmounted the
+//! threads end and the home is dropped, with its keys.
+
+mod attr;
+mod errno;
+mod handles;
+mod init;
+mod operations;
+mod requests;
+
+use crate::home::Home;
+use fuser::{Config, Session, SessionACL};
+use operations::Door;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::thread::{Builder, JoinHandle};
+
+/// File system type behind `fuse.` in the mount table.
+pub const FUSE_SUBTYPE: &str = "coffer";
+
+/// Most threads of one mount. Each takes 16 MiB of address space for its request buffer, and more threads than
+/// this have never been of use on any machine measured.
+pub const MAX_THREADS: usize = 64;
+
+/// A home being served.
+#[derive(Debug)]
+pub struct HomeServer {
+    session: JoinHandle<io::Result<()>>,
+}
+
+/// Serves `home` on a descriptor of /dev/fuse that is already mounted, with `threads` threads (at least 1, at
+/// most [`MAX_THREADS`]), until it is unmounted.
+///
+/// Every thread but one opens /dev/fuse again, so the process must be allowed to.
+///
+/// # Errors
+/// When the kernel does not answer as FUSE on this descriptor, for example because it was never mounted.
+pub fn serve(home: Home, fuse: OwnedFd, threads: usize) -> io::Result<HomeServer> {
+    let mut config = Config::default();
+    // Permissions are checked by the kernel (`default_permissions`), who may enter by `allow_other`.
+    config.acl = SessionACL::All;
+    config.n_threads = Some(threads.clamp(1, MAX_THREADS));
+    config.clone_fd = true;
+    let session = Session::from_fd(Door::new(home), fuse, SessionACL::All, config)?;
+    let session = Builder::new().name("home".into()).spawn(move || session.run())?;
+    Ok(HomeServer { session })
+}
+
+impl HomeServer {
+    /// Whether the folder was unmounted, or serving it failed.
+    pub fn is_finished(&self) -> bool {
+        self.session.is_finished()
+    }
+
+    /// Waits for the end. The home is dropped, and its keys wiped, when this returns.
+    ///
+    /// # Errors
+    /// The fault that ended it, when it was not an unmount.
+    pub fn join(self) -> io::Result<()> {
+        let panicked = |_| Err(io::Error::other("the thread that serves the home panicked"));
+        self.session.join().unwrap_or_else(panicked)
+    }
+}

@@ -1,0 +1,99 @@
+//! Changes of what exists: attributes, removal, renaming.
+//!
+//! Owns the calls that alter the tree without adding to it; must not know FUSE. A rename keeps the node and
+//! only notes its new place; content never depends on names.
+
+use super::attributes::{Attributes, Changes, NewTime};
+use super::create::set_mode;
+use super::error::HomeError;
+use super::node::Node;
+use super::open::OpenFile;
+use super::tree::{Home, attributes_of, stat_at};
+use rustix::fs::{AtFlags, Gid, RenameFlags, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT, Uid};
+use std::ffi::OsStr;
+use std::sync::Arc;
+
+impl Home {
+    /// Changes attributes and returns them. `file` is the open file when the request came through a handle.
+    pub(crate) fn change(
+        &self,
+        id: u64,
+        changes: Changes,
+        file: Option<&Arc<OpenFile>>,
+    ) -> Result<Attributes, HomeError> {
+        let node = self.node(id)?;
+        // The owner first: changing it takes set-user bits away that the mode may bring back.
+        if changes.uid.is_some() || changes.gid.is_some() {
+            let (uid, gid) = (changes.uid.map(Uid::from_raw), changes.gid.map(Gid::from_raw));
+            rustix::fs::chownat(&node.fd, "", uid, gid, AtFlags::EMPTY_PATH)
+                .map_err(HomeError::io("chown"))?;
+        }
+        if let Some(mode) = changes.mode {
+            set_mode(&node, mode)?;
+        }
+        if let Some(size) = changes.size {
+            match file {
+                Some(open) => open.for_writing()?.truncate(size)?,
+                None => self.open_file(&node, true)?.for_writing()?.truncate(size)?,
+            }
+        }
+        if changes.accessed.is_some() || changes.modified.is_some() {
+            set_times(&node, changes)?;
+        }
+        attributes_of(&node)
+    }
+
+    /// Removes a name that is not a folder's.
+    pub(crate) fn remove(&self, parent: u64, name: &OsStr) -> Result<(), HomeError> {
+        self.unlink(parent, name, AtFlags::empty())
+    }
+
+    /// Removes an empty folder.
+    pub(crate) fn remove_folder(&self, parent: u64, name: &OsStr) -> Result<(), HomeError> {
+        self.unlink(parent, name, AtFlags::REMOVEDIR)
+    }
+
+    fn unlink(&self, parent: u64, name: &OsStr, flags: AtFlags) -> Result<(), HomeError> {
+        let place = self.at(parent, name)?;
+        rustix::fs::unlinkat(&place.parent.fd, &place.name, flags).map_err(HomeError::io("unlink"))
+    }
+
+    /// Renames in one call of the storage, with its flags (`renameat2(2)`).
+    pub(crate) fn rename(
+        &self,
+        from: (u64, &OsStr),
+        to: (u64, &OsStr),
+        flags: u32,
+    ) -> Result<(), HomeError> {
+        let (from, to) = (self.at(from.0, from.1)?, self.at(to.0, to.1)?);
+        let flags = RenameFlags::from_bits_retain(flags);
+        rustix::fs::renameat_with(&from.parent.fd, &from.name, &to.parent.fd, &to.name, flags)
+            .map_err(HomeError::io("rename"))?;
+        // Where these fail, the node is found stale when it is next opened, and looked up again.
+        if let Ok(stat) = stat_at(&to) {
+            self.nodes.relocate(&stat, to);
+        }
+        if flags.contains(RenameFlags::EXCHANGE)
+            && let Ok(stat) = stat_at(&from)
+        {
+            self.nodes.relocate(&stat, from);
+        }
+        Ok(())
+    }
+}
+
+fn set_times(node: &Node, changes: Changes) -> Result<(), HomeError> {
+    let spec = |time: Option<NewTime>| match time {
+        None => Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
+        Some(NewTime::Now) => Timespec { tv_sec: 0, tv_nsec: UTIME_NOW },
+        Some(NewTime::At(time)) => {
+            Timespec { tv_sec: time.seconds, tv_nsec: time.nanoseconds.into() }
+        }
+    };
+    let times = Timestamps {
+        last_access: spec(changes.accessed),
+        last_modification: spec(changes.modified),
+    };
+    rustix::fs::utimensat(&node.fd, "", &times, AtFlags::EMPTY_PATH)
+        .map_err(HomeError::io("utimens"))
+}

@@ -1,0 +1,216 @@
+//! New names: folders, files, links and special nodes.
+//!
+//! Owns the steps from a request to an object with the right owner and mode; must not know FUSE. The process
+//! makes objects as itself and gives them to the caller afterwards, so a crash in between leaves an object of
+//! the daemon's, and a failure takes the object away again.
+
+use super::attributes::{Attributes, permissions};
+use super::error::HomeError;
+use super::node::{Node, Place};
+use super::open::{OpenFile, open_node};
+use super::tree::{Home, attributes_of, stat_at};
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, RawMode, Uid};
+use rustix::io::Errno;
+use std::ffi::OsStr;
+use std::sync::Arc;
+
+/// Bit of a mode that makes new objects inherit the group of a folder.
+const SET_GROUP: RawMode = 0o2000;
+
+/// Who asks for a new object.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Caller {
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+}
+
+impl Home {
+    /// Makes a folder.
+    pub(crate) fn make_folder(
+        &self,
+        parent: u64,
+        name: &OsStr,
+        mode: u32,
+        caller: Caller,
+    ) -> Result<Attributes, HomeError> {
+        let place = self.at(parent, name)?;
+        rustix::fs::mkdirat(&place.parent.fd, &place.name, Mode::from_raw_mode(mode & 0o7777))
+            .map_err(HomeError::io("mkdir"))?;
+        self.finish(&place, Some(mode), caller, AtFlags::REMOVEDIR)
+    }
+
+    /// Makes an empty file, a fifo, a socket or a device.
+    pub(crate) fn make_node(
+        &self,
+        parent: u64,
+        name: &OsStr,
+        mode: u32,
+        device: u32,
+        caller: Caller,
+    ) -> Result<Attributes, HomeError> {
+        let place = self.at(parent, name)?;
+        let kind = FileType::from_raw_mode(mode);
+        let permissions = Mode::from_raw_mode(mode & 0o7777);
+        rustix::fs::mknodat(&place.parent.fd, &place.name, kind, permissions, device.into())
+            .map_err(HomeError::io("mknod"))?;
+        self.finish(&place, Some(mode), caller, AtFlags::empty())
+    }
+
+    /// Makes a symbolic link; its target is stored as it is, like names.
+    pub(crate) fn make_link(
+        &self,
+        parent: u64,
+        name: &OsStr,
+        target: &OsStr,
+        caller: Caller,
+    ) -> Result<Attributes, HomeError> {
+        let place = self.at(parent, name)?;
+        rustix::fs::symlinkat(target, &place.parent.fd, &place.name)
+            .map_err(HomeError::io("symlink"))?;
+        self.finish(&place, None, caller, AtFlags::empty())
+    }
+
+    /// Gives a node one more name.
+    pub(crate) fn link(&self, id: u64, parent: u64, name: &OsStr) -> Result<Attributes, HomeError> {
+        let node = self.node(id)?;
+        let place = self.at(parent, name)?;
+        match rustix::fs::linkat(&node.fd, "", &place.parent.fd, &place.name, AtFlags::EMPTY_PATH) {
+            // Without CAP_DAC_READ_SEARCH a descriptor cannot be linked; its name can.
+            Err(Errno::NOENT) => link_by_name(&node, &place)?,
+            linked => linked.map_err(HomeError::io("link"))?,
+        }
+        self.find(place)
+    }
+
+    /// Makes and opens a file; opens it if it exists and `exclusive` is not asked for.
+    pub(crate) fn create(
+        &self,
+        parent: u64,
+        name: &OsStr,
+        mode: u32,
+        exclusive: bool,
+        caller: Caller,
+    ) -> Result<(Attributes, Arc<OpenFile>), HomeError> {
+        let place = self.at(parent, name)?;
+        let flags =
+            OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let permissions = Mode::from_raw_mode(mode & 0o7777);
+        match rustix::fs::openat(&place.parent.fd, &place.name, flags, permissions) {
+            Ok(fd) => {
+                let made = self.finish(&place, Some(mode), caller, AtFlags::empty())?;
+                let node = self.node(made.id)?;
+                let opened = match rustix::fs::fstat(&fd) {
+                    Ok(stat) if super::node::key_of(&stat) == node.key => {
+                        self.adopt_file(&node, fd)
+                    }
+                    _ => Err(HomeError::Stale(node.id)),
+                };
+                self.or_forget(made, opened)
+            }
+            Err(Errno::EXIST) if !exclusive => {
+                let found = self.find(place)?;
+                let opened = self.node(found.id).and_then(|node| self.open_file(&node, true));
+                self.or_forget(found, opened)
+            }
+            Err(error) => Err(HomeError::io("create")(error)),
+        }
+    }
+
+    /// A lookup that is not reported to the kernel must not be counted.
+    fn or_forget<T>(
+        &self,
+        found: Attributes,
+        opened: Result<T, HomeError>,
+    ) -> Result<(Attributes, T), HomeError> {
+        match opened {
+            Ok(opened) => Ok((found, opened)),
+            Err(error) => {
+                self.forget(found.id, 1);
+                Err(error)
+            }
+        }
+    }
+
+    /// Gives a new object to the caller; takes it away when that fails.
+    fn finish(
+        &self,
+        place: &Place,
+        mode: Option<u32>,
+        caller: Caller,
+        removal: AtFlags,
+    ) -> Result<Attributes, HomeError> {
+        let finished = self.find(place.clone()).and_then(|found| {
+            let node = self.node(found.id)?;
+            let owned = own(&node, mode, caller).and_then(|()| attributes_of(&node));
+            self.or_forget(found, owned).map(|(_, attributes)| attributes)
+        });
+        if finished.is_err() {
+            // The first fault is the one to report.
+            let _ = rustix::fs::unlinkat(&place.parent.fd, &place.name, removal);
+        }
+        finished
+    }
+}
+
+/// Sets owner, group and mode of a new object as a local file system would have.
+fn own(node: &Node, mode: Option<u32>, caller: Caller) -> Result<(), HomeError> {
+    let place = node.place()?;
+    let folder = rustix::fs::fstat(&place.parent.fd).map_err(HomeError::io("stat of a folder"))?;
+    let gid = if folder.st_mode & SET_GROUP == 0 { caller.gid } else { folder.st_gid };
+    rustix::fs::chownat(
+        &node.fd,
+        "",
+        Some(Uid::from_raw(caller.uid)),
+        Some(Gid::from_raw(gid)),
+        AtFlags::EMPTY_PATH,
+    )
+    .map_err(HomeError::io("chown of a new object"))?;
+    let Some(mode) = mode else { return Ok(()) };
+    let stat = rustix::fs::fstat(&node.fd).map_err(HomeError::io("stat of a new object"))?;
+    // A folder in a folder with this bit got it from the storage. Bits the umask of this process took away
+    // come back here; the umask of the caller was applied by the kernel.
+    let inherited = if node.kind == FileType::Directory { stat.st_mode & SET_GROUP } else { 0 };
+    let wanted = mode & 0o7777 | inherited;
+    if u32::from(permissions(&stat)) != wanted {
+        set_mode(node, wanted)?;
+    }
+    Ok(())
+}
+
+/// Changes the mode of a node. An `O_PATH` descriptor cannot, so folders and files are opened; other kinds must
+/// not be, and are named.
+pub(super) fn set_mode(node: &Node, mode: u32) -> Result<(), HomeError> {
+    let mode = Mode::from_raw_mode(mode & 0o7777);
+    let changed = match node.kind {
+        FileType::RegularFile => match open_now(node) {
+            Some(open) => rustix::fs::fchmod(open.fd(), mode),
+            None => rustix::fs::fchmod(open_node(node, OFlags::RDONLY)?, mode),
+        },
+        FileType::Directory => rustix::fs::fchmod(open_node(node, OFlags::RDONLY)?, mode),
+        FileType::Symlink => return Err(HomeError::NotSupported("the mode of a symbolic link")),
+        _ => {
+            let place = node.place()?;
+            let stat = stat_at(&place).map_err(HomeError::io("chmod"))?;
+            if super::node::key_of(&stat) != node.key {
+                return Err(HomeError::Stale(node.id));
+            }
+            rustix::fs::chmodat(&place.parent.fd, &place.name, mode, AtFlags::empty())
+        }
+    };
+    changed.map_err(HomeError::io("chmod"))
+}
+
+fn open_now(node: &Node) -> Option<Arc<OpenFile>> {
+    node.open.lock().unwrap_or_else(std::sync::PoisonError::into_inner).upgrade()
+}
+
+fn link_by_name(node: &Node, to: &Place) -> Result<(), HomeError> {
+    let from = node.place()?;
+    let stat = stat_at(&from).map_err(|_| HomeError::Stale(node.id))?;
+    if super::node::key_of(&stat) != node.key {
+        return Err(HomeError::Stale(node.id));
+    }
+    let flags = AtFlags::empty();
+    rustix::fs::linkat(&from.parent.fd, &from.name, &to.parent.fd, &to.name, flags)
+        .map_err(HomeError::io("link"))
+}

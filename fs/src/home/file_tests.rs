@@ -1,0 +1,275 @@
+use super::*;
+use crate::backing::{Backing, FileBacking};
+use crate::home::layout::{UNIT, physical};
+use crate::home::space::Zeroing;
+use crypto::{Arena, HomeKey};
+use std::os::fd::OwnedFd;
+use uuid::Uuid;
+
+fn keys() -> Arc<HomeKeys> {
+    let arena = Arena::new(256 * 1024).unwrap();
+    let home = HomeKey::generate(&arena).unwrap();
+    Arc::new(HomeKeys::new(home, Uuid::from_u128(7), arena).unwrap())
+}
+
+struct Fixture {
+    keys: Arc<HomeKeys>,
+    raw: std::fs::File,
+}
+
+impl Fixture {
+    fn new() -> Fixture {
+        Fixture { keys: keys(), raw: tempfile::tempfile().unwrap() }
+    }
+
+    fn open(&self) -> Result<HomeFile<FileBacking>, HomeError> {
+        let fd = OwnedFd::from(self.raw.try_clone().unwrap());
+        HomeFile::open(FileBacking::new(fd), Arc::clone(&self.keys), "f".into())
+    }
+
+    fn stored(&self) -> FileBacking {
+        FileBacking::new(OwnedFd::from(self.raw.try_clone().unwrap()))
+    }
+
+    fn stored_len(&self) -> u64 {
+        self.raw.metadata().unwrap().len()
+    }
+}
+
+fn all(file: &HomeFile<FileBacking>) -> Vec<u8> {
+    file.read(0, in_memory(file.size()) + 100, <[u8]>::to_vec).unwrap()
+}
+
+fn pattern(len: usize) -> Vec<u8> {
+    (0..len).map(|index| u8::try_from(index * 7 % 251).unwrap() + 1).collect()
+}
+
+#[test]
+fn the_header_comes_with_the_first_write_and_stays() {
+    let fixture = Fixture::new();
+    let file = fixture.open().unwrap();
+    assert_eq!((file.size(), fixture.stored_len()), (0, 0));
+    file.truncate(0).unwrap();
+    assert_eq!(fixture.stored_len(), 0);
+    file.write(0, b"x").unwrap();
+    assert_eq!(fixture.stored_len(), physical(1));
+    file.truncate(0).unwrap();
+    assert_eq!(fixture.stored_len(), HEADER);
+    let mut header = [0; 4096];
+    fixture.stored().read_at(0, &mut header).unwrap();
+    file.write(10, b"y").unwrap();
+    let mut again = [0; 4096];
+    fixture.stored().read_at(0, &mut again).unwrap();
+    assert!(header == again, "the header was rewritten");
+    assert_eq!(all(&file), [&[0; 10][..], b"y"].concat());
+}
+
+#[test]
+fn odd_writes_read_back_after_reopening() {
+    let fixture = Fixture::new();
+    let mut expected = Vec::new();
+    for (at, len) in [(0, 1), (1, 511), (500, 20), (4090, 12), (100, 9000), (20_000, 3), (8191, 2)]
+    {
+        let bytes = pattern(len);
+        expected.resize(expected.len().max(at + len), 0);
+        expected[at..at + len].copy_from_slice(&bytes);
+        fixture.open().unwrap().write(at as u64, &bytes).unwrap();
+        let file = fixture.open().unwrap();
+        assert!(all(&file) == expected, "after {len} bytes at {at}");
+        assert_eq!(fixture.stored_len(), physical(expected.len() as u64));
+    }
+}
+
+#[test]
+fn a_write_of_several_chunks_reads_back() {
+    let fixture = Fixture::new();
+    let file = fixture.open().unwrap();
+    let bytes = pattern(3 * CHUNK + 77);
+    file.write(333, &bytes).unwrap();
+    let back = file.read(333, bytes.len(), <[u8]>::to_vec).unwrap();
+    assert!(back == bytes);
+}
+
+#[test]
+fn the_ciphertext_is_aes_xts_plain64_after_the_header() {
+    let fixture = Fixture::new();
+    let file = fixture.open().unwrap();
+    let bytes = pattern(8192);
+    file.write(0, &bytes).unwrap();
+    let mut page = [0; 4096];
+    fixture.stored().read_at(0, &mut page).unwrap();
+    let cipher = fixture.keys.open(&page, "f").unwrap().unwrap();
+    let mut expected = bytes.clone();
+    cipher.encrypt(0, &mut expected).unwrap();
+    let mut stored = vec![0; 8192];
+    fixture.stored().read_at(HEADER, &mut stored).unwrap();
+    assert!(stored == expected, "unit n must be encrypted as sector 8 n");
+    assert!(stored[..16] != bytes[..16]);
+}
+
+#[test]
+fn aligned_writes_do_not_read() {
+    let fixture = Fixture::new();
+    let file = fixture.open().unwrap();
+    file.write(0, &pattern(8192)).unwrap();
+    // Ciphertext that was damaged below: an aligned write must not even look at it.
+    fixture.stored().write_at(HEADER + 512, &[0xee; 512]).unwrap();
+    file.write(512, &pattern(512)).unwrap();
+    let back = file.read(512, 512, <[u8]>::to_vec).unwrap();
+    assert!(back == pattern(512));
+}
+
+#[test]
+fn shrinking_and_growing_shows_zeros() {
+    for (size, small, large) in
+        [(9000, 5000, 9000), (9000, 4096, 8000), (5000, 4500, 4600), (700, 3, 4096)]
+    {
+        let fixture = Fixture::new();
+        let file = fixture.open().unwrap();
+        file.write(0, &pattern(size)).unwrap();
+        file.truncate(small as u64).unwrap();
+        file.truncate(large as u64).unwrap();
+        let mut expected = pattern(small);
+        expected.resize(large, 0);
+        assert!(all(&file) == expected, "{size} to {small} to {large}");
+        assert!(all(&fixture.open().unwrap()) == expected);
+    }
+}
+
+#[test]
+fn data_left_in_the_carrier_by_a_crash_never_shows() {
+    let fixture = Fixture::new();
+    fixture.open().unwrap().write(0, &pattern(100)).unwrap();
+    fixture.stored().write_at(HEADER + UNIT, &[0xaa; 100]).unwrap();
+    let file = fixture.open().unwrap();
+    assert!(all(&file) == pattern(100));
+    file.truncate(9000).unwrap();
+    let mut expected = pattern(100);
+    expected.resize(9000, 0);
+    assert!(all(&file) == expected);
+}
+
+#[test]
+fn impossible_lengths_read_as_empty_and_heal() {
+    let fixture = Fixture::new();
+    fixture.open().unwrap().write(0, &pattern(5000)).unwrap();
+    fixture.raw.set_len(HEADER + 700).unwrap();
+    let file = fixture.open().unwrap();
+    assert_eq!((file.size(), all(&file)), (0, Vec::new()));
+    file.write(2, b"new").unwrap();
+    assert_eq!(all(&file), b"\0\0new");
+    assert_eq!(fixture.stored_len(), physical(5));
+}
+
+#[test]
+fn a_torn_header_counts_as_none() {
+    let fixture = Fixture::new();
+    fixture.stored().write_at(0, &[0x77; 1024]).unwrap();
+    let file = fixture.open().unwrap();
+    assert_eq!(file.size(), 0);
+    file.write(0, b"data").unwrap();
+    assert_eq!(all(&fixture.open().unwrap()), b"data");
+}
+
+#[test]
+fn an_empty_header_is_remade_only_without_data() {
+    let blank = Fixture::new();
+    blank.raw.set_len(physical(5000)).unwrap();
+    let file = blank.open().unwrap();
+    assert!(all(&file) == [0; 5000]);
+    file.write(4999, b"ab").unwrap();
+    let back = all(&blank.open().unwrap());
+    assert!(back[..4999] == [0; 4999] && back[4999..] == *b"ab");
+
+    let lost = Fixture::new();
+    lost.open().unwrap().write(0, &pattern(5000)).unwrap();
+    lost.stored().write_at(0, &[0; 4096]).unwrap();
+    assert!(matches!(lost.open(), Err(HomeError::Damaged { .. })));
+}
+
+#[test]
+fn files_of_other_homes_are_refused() {
+    let fixture = Fixture::new();
+    fixture.open().unwrap().write(0, b"mine").unwrap();
+    let thief = Fixture { keys: keys(), raw: fixture.raw.try_clone().unwrap() };
+    assert!(matches!(thief.open(), Err(HomeError::Damaged { .. })), "same VM id, other key");
+    let arena = Arena::new(64 * 1024).unwrap();
+    let key = HomeKey::generate(&arena).unwrap();
+    let other = Arc::new(HomeKeys::new(key, Uuid::from_u128(8), arena).unwrap());
+    let thief = Fixture { keys: other, raw: fixture.raw.try_clone().unwrap() };
+    assert!(
+        matches!(thief.open(), Err(HomeError::Foreign { owner, .. }) if owner == Uuid::from_u128(7))
+    );
+}
+
+#[test]
+fn punched_and_zeroed_ranges_read_as_zero() {
+    for how in [Zeroing::Punch, Zeroing::Keep] {
+        let fixture = Fixture::new();
+        let file = fixture.open().unwrap();
+        file.write(0, &pattern(20_000)).unwrap();
+        let mut expected = pattern(20_000);
+        for (at, len) in [(10, 20), (500, 600), (4000, 9000), (19_000, 5000)] {
+            file.zero(at, len, how, true).unwrap();
+            let (at, end) = (in_memory(at), in_memory(at + len).min(20_000));
+            expected[at..end].fill(0);
+            assert!(all(&file) == expected, "{how:?} {at}..{end}");
+        }
+        file.zero(25_000, 10, Zeroing::Keep, false).unwrap();
+        expected.resize(25_010, 0);
+        assert!(all(&file) == expected);
+    }
+}
+
+#[test]
+fn holes_are_found_where_they_are() {
+    let fixture = Fixture::new();
+    let file = fixture.open().unwrap();
+    file.write(64 * 1024, &pattern(100)).unwrap();
+    assert_eq!(file.next_data(0).unwrap(), 64 * 1024);
+    assert_eq!(file.next_hole(0).unwrap(), 0);
+    assert_eq!(file.next_hole(64 * 1024 + 5).unwrap(), 64 * 1024 + 100, "the end is a hole");
+    assert!(matches!(file.next_data(64 * 1024 + 100), Err(HomeError::PastEnd)));
+    assert!(matches!(file.next_hole(64 * 1024 + 100), Err(HomeError::PastEnd)));
+}
+
+#[test]
+fn allocation_grows_unless_told_not_to() {
+    let fixture = Fixture::new();
+    let file = fixture.open().unwrap();
+    file.allocate(100, 9000, true).unwrap();
+    assert_eq!(file.size(), 0);
+    file.allocate(100, 9000, false).unwrap();
+    assert!(all(&file) == [0; 9100]);
+    assert_eq!(fixture.stored_len(), physical(9100));
+}
+
+#[test]
+fn sizes_beyond_the_limit_are_refused() {
+    let fixture = Fixture::new();
+    let file = fixture.open().unwrap();
+    assert!(matches!(file.write(MAX_SIZE, b"x"), Err(HomeError::TooLarge { .. })));
+    assert!(matches!(file.write(u64::MAX, b"x"), Err(HomeError::TooLarge { .. })));
+    assert!(matches!(file.truncate(MAX_SIZE + 1), Err(HomeError::TooLarge { .. })));
+    assert_eq!(fixture.stored_len(), 0);
+}
+
+#[test]
+fn parallel_writers_of_neighbouring_bytes_lose_nothing() {
+    let fixture = Fixture::new();
+    let file = fixture.open().unwrap();
+    file.truncate(30_000).unwrap();
+    std::thread::scope(|scope| {
+        for worker in 0..4_u8 {
+            let file = &file;
+            // Bytes worker, worker + 4, ...: every sector is fought over by all.
+            scope.spawn(move || {
+                for at in (u64::from(worker)..30_000).step_by(4) {
+                    file.write(at, &[worker + 1]).unwrap();
+                }
+            });
+        }
+    });
+    let back = all(&file);
+    assert!(back.iter().enumerate().all(|(at, &byte)| usize::from(byte) == at % 4 + 1));
+}

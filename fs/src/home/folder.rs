@@ -1,0 +1,78 @@
+//! Listing folders.
+//!
+//! Owns the cursor over a folder of the storage: offsets are the storage's own, so a listing goes on where it
+//! stopped however many names came and went. Must not know FUSE.
+
+use super::error::HomeError;
+use rustix::fs::{FileType, RawDir, SeekFrom};
+use std::ffi::OsStr;
+use std::mem::MaybeUninit;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::sync::{Mutex, PoisonError};
+
+/// Bytes read from the storage at a time: a few hundred names.
+const BATCH: usize = 32 * 1024;
+
+/// An open folder.
+#[derive(Debug)]
+pub(crate) struct Folder {
+    /// The position belongs to the descriptor, so listings of one handle take turns.
+    fd: Mutex<OwnedFd>,
+}
+
+/// One name in a folder.
+#[derive(Debug)]
+pub(crate) struct Listed<'a> {
+    pub(crate) name: &'a OsStr,
+    pub(crate) kind: FileType,
+    pub(crate) inode: u64,
+    /// Where the listing goes on after this name.
+    pub(crate) next: u64,
+}
+
+impl Listed<'_> {
+    /// `.` or `..`.
+    pub(crate) fn is_dot(&self) -> bool {
+        matches!(self.name.as_bytes(), b"." | b"..")
+    }
+}
+
+impl Folder {
+    pub(crate) fn new(fd: OwnedFd) -> Folder {
+        Folder { fd: Mutex::new(fd) }
+    }
+
+    /// Hands out names from `offset` on until `take` says that it has enough, which it must for a name that
+    /// it did not take.
+    pub(crate) fn list(
+        &self,
+        offset: u64,
+        mut take: impl FnMut(Listed<'_>) -> Result<bool, HomeError>,
+    ) -> Result<(), HomeError> {
+        let fd = self.fd.lock().unwrap_or_else(PoisonError::into_inner);
+        rustix::fs::seek(&*fd, SeekFrom::Start(offset)).map_err(HomeError::io("readdir"))?;
+        let mut space = [MaybeUninit::<u8>::uninit(); BATCH];
+        let mut entries = RawDir::new(&*fd, &mut space);
+        while let Some(entry) = entries.next() {
+            let entry = entry.map_err(HomeError::io("readdir"))?;
+            let listed = Listed {
+                name: OsStr::from_bytes(entry.file_name().to_bytes()),
+                kind: entry.file_type(),
+                inode: entry.ino(),
+                next: entry.next_entry_cookie(),
+            };
+            if take(listed)? {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes names created, removed and renamed so far durable.
+    pub(crate) fn sync(&self) -> Result<(), HomeError> {
+        let fd = self.fd.lock().unwrap_or_else(PoisonError::into_inner);
+        rustix::io::retry_on_intr(|| rustix::fs::fsync(&*fd))
+            .map_err(HomeError::io("sync of a folder"))
+    }
+}

@@ -1,0 +1,55 @@
+//! The home key at work: headers and file keys of one VM home.
+//!
+//! Owns the home key and the MAC key derived from it; must not know storage or sizes. Flow: a header page
+//! goes in, the cipher of its file comes out, or the reason why the page is refused.
+
+use super::error::HomeError;
+use super::header::{self, Header, HeaderFault, MAC_INFO, NONCE_LEN, PAGE_LEN};
+use crypto::{Arena, HomeKey, KeyError, MacKey, Unit, Xts};
+use uuid::Uuid;
+
+/// The keys of one VM home.
+pub(crate) struct HomeKeys {
+    home: HomeKey,
+    mac: MacKey,
+    vm: Uuid,
+    arena: Arena,
+}
+
+impl HomeKeys {
+    pub(crate) fn new(home: HomeKey, vm: Uuid, arena: Arena) -> Result<HomeKeys, KeyError> {
+        let mac = MacKey::derive(&home, &arena, MAC_INFO)?;
+        Ok(HomeKeys { home, mac, vm, arena })
+    }
+
+    /// The cipher of the file with this header page; `None` for a page of zeros.
+    pub(crate) fn open(&self, page: &[u8; PAGE_LEN], file: &str) -> Result<Option<Xts>, HomeError> {
+        let named = || file.to_owned();
+        let damaged = |what| HomeError::Damaged { file: named(), what };
+        match header::decode(page, self.vm, &self.mac) {
+            Ok(Header::Blank) => Ok(None),
+            Ok(Header::Nonce(nonce)) => self.cipher(&nonce, file).map(Some),
+            Err(HeaderFault::Foreign(owner)) => Err(HomeError::Foreign { file: named(), owner }),
+            Err(HeaderFault::Unsupported { version, features }) => {
+                Err(HomeError::Unsupported { file: named(), version, features })
+            }
+            Err(HeaderFault::Magic) => Err(damaged("its header has no magic number")),
+            Err(HeaderFault::Mac) => Err(damaged("its header fails authentication")),
+            Err(HeaderFault::Rest) => Err(damaged("its header page is not empty after the header")),
+        }
+    }
+
+    /// A header page with a fresh nonce, and the cipher that belongs to it.
+    pub(crate) fn create(&self, file: &str) -> Result<([u8; PAGE_LEN], Xts), HomeError> {
+        let key_fault = |source| HomeError::Key { file: file.to_owned(), source };
+        let nonce = crypto::random_array::<NONCE_LEN>().map_err(key_fault)?;
+        let cipher = self.cipher(&nonce, file)?;
+        Ok((header::encode(&nonce, self.vm, &self.mac), cipher))
+    }
+
+    fn cipher(&self, nonce: &[u8; NONCE_LEN], file: &str) -> Result<Xts, HomeError> {
+        let key_fault = |source| HomeError::Key { file: file.to_owned(), source };
+        let key = self.home.file_key(&self.arena, nonce).map_err(key_fault)?;
+        Ok(Xts::new(key, Unit::B4096)?)
+    }
+}

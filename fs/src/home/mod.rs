@@ -1,0 +1,36 @@
+//! VM homes: a tree of encrypted files that looks like a plain folder.
+//!
+//! Owns the format of home files (`layout`, `header`), the files themselves (`file`, `tail`, `space`) and the
+//! tree of nodes over the ciphertext folder (`tree`); must not know FUSE. Flow: a node of the [`Tree`] is
+//! opened into a file, whose key comes from the home key and the nonce in its header, and whose reads and
+//! writes go to the stored file one to one, shifted by the header.
+
+mod attributes;
+mod change;
+mod copy;
+mod create;
+mod error;
+mod file;
+mod folder;
+pub mod header;
+mod keys;
+pub mod layout;
+#[cfg(test)]
+mod model;
+mod node;
+mod open;
+mod ranges;
+mod scratch;
+mod space;
+mod store;
+mod tail;
+mod tree;
+
+pub(crate) use attributes::{Attributes, Changes, NewTime, Time};
+pub(crate) use copy::copy;
+pub(crate) use create::Caller;
+pub use error::HomeError;
+pub(crate) use folder::{Folder, Listed};
+pub(crate) use open::OpenFile;
+pub(crate) use space::Zeroing;
+pub use tree::Home;

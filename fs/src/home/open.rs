@@ -1,0 +1,115 @@
+//! Opening nodes: from a pinned inode to a descriptor that reads and writes.
+//!
+//! Owns how a node becomes a descriptor without `/proc`: by its last known place, compared with the inode that
+//! is pinned. Where they differ the node is stale, and the kernel looks the name up again. All handles of a
+//! node share one open file, so its size, its cipher and its locks are shared too.
+
+use super::error::HomeError;
+use super::file::HomeFile;
+use super::node::{Node, key_of};
+use super::tree::Home;
+use crate::backing::FileBacking;
+use rustix::fs::{FileType, Mode, OFlags};
+use rustix::io::Errno;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::sync::{Arc, PoisonError};
+
+/// What an inode is opened with besides its access mode: no links are followed, and a fifo or device that was
+/// put in the place of a file does not block.
+const GUARDS: OFlags =
+    OFlags::NOFOLLOW.union(OFlags::CLOEXEC).union(OFlags::NONBLOCK).union(OFlags::NOCTTY);
+
+/// An open regular file of a home.
+pub(crate) struct OpenFile {
+    pub(crate) file: HomeFile<FileBacking>,
+    /// False on a storage that cannot be written.
+    pub(crate) writable: bool,
+}
+
+impl std::fmt::Debug for OpenFile {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("OpenFile").field("writable", &self.writable).finish_non_exhaustive()
+    }
+}
+
+impl OpenFile {
+    pub(super) fn fd(&self) -> BorrowedFd<'_> {
+        use std::os::fd::AsFd;
+        self.file.store.as_fd()
+    }
+
+    /// The file, if it may be written.
+    pub(crate) fn for_writing(&self) -> Result<&HomeFile<FileBacking>, HomeError> {
+        if self.writable { Ok(&self.file) } else { Err(HomeError::ReadOnly) }
+    }
+}
+
+impl Home {
+    /// The open file of a node, shared with everybody who has it open.
+    ///
+    /// The descriptor is opened for reading and writing whatever the caller wants, because a write of part of
+    /// a sector must read it; only where the storage refuses that and the caller does not write, for reading.
+    pub(crate) fn open_file(&self, node: &Node, write: bool) -> Result<Arc<OpenFile>, HomeError> {
+        match node.kind {
+            FileType::RegularFile => {}
+            FileType::Directory => return Err(HomeError::io("open")(Errno::ISDIR)),
+            FileType::Symlink => return Err(HomeError::io("open")(Errno::LOOP)),
+            _ => return Err(HomeError::io("open")(Errno::NXIO)),
+        }
+        let mut slot = node.open.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(open) = slot.upgrade().filter(|open| open.writable || !write) {
+            return Ok(open);
+        }
+        let (fd, writable) = match open_node(node, OFlags::RDWR) {
+            Err(HomeError::Io { source, .. }) if !write && is_read_only(&source) => {
+                (open_node(node, OFlags::RDONLY)?, false)
+            }
+            opened => (opened?, true),
+        };
+        let open = Arc::new(self.wrap(node, fd, writable)?);
+        *slot = Arc::downgrade(&open);
+        Ok(open)
+    }
+
+    /// Takes the descriptor of a file just created.
+    pub(super) fn adopt_file(&self, node: &Node, fd: OwnedFd) -> Result<Arc<OpenFile>, HomeError> {
+        let mut slot = node.open.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(open) = slot.upgrade().filter(|open| open.writable) {
+            return Ok(open);
+        }
+        let open = Arc::new(self.wrap(node, fd, true)?);
+        *slot = Arc::downgrade(&open);
+        Ok(open)
+    }
+
+    fn wrap(&self, node: &Node, fd: OwnedFd, writable: bool) -> Result<OpenFile, HomeError> {
+        let store = FileBacking::new(fd);
+        let file = HomeFile::open(store, Arc::clone(&self.keys), node.label())?;
+        Ok(OpenFile { file, writable })
+    }
+}
+
+/// A real descriptor for a folder or a regular file.
+pub(super) fn open_node(node: &Node, access: OFlags) -> Result<OwnedFd, HomeError> {
+    if node.kind == FileType::Directory {
+        let flags = access | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let opened = rustix::fs::openat(&node.fd, ".", flags, Mode::empty());
+        return opened.map_err(HomeError::io("open of a folder"));
+    }
+    let place = node.place()?;
+    let fd = match rustix::fs::openat(&place.parent.fd, &place.name, access | GUARDS, Mode::empty())
+    {
+        Err(Errno::NOENT | Errno::LOOP | Errno::NOTDIR) => return Err(HomeError::Stale(node.id)),
+        opened => opened.map_err(HomeError::io("open of a file"))?,
+    };
+    let stat = rustix::fs::fstat(&fd).map_err(HomeError::io("stat of a file"))?;
+    if key_of(&stat) != node.key {
+        return Err(HomeError::Stale(node.id));
+    }
+    Ok(fd)
+}
+
+fn is_read_only(error: &std::io::Error) -> bool {
+    let errno = Errno::from_io_error(error);
+    matches!(errno, Some(Errno::ROFS | Errno::PERM | Errno::ACCESS))
+}

@@ -1,0 +1,45 @@
+//! What a home file asks of its storage beyond [`Backing`].
+//!
+//! Owns the [`Store`] trait and its implementation over a descriptor; must not know the file format. The
+//! second implementation is the model check's, which decides what a crash leaves.
+
+use crate::backing::{Backing, FileBacking};
+use rustix::fs::FallocateFlags;
+use rustix::io::Errno;
+use std::io;
+
+/// The storage of one home file.
+pub(crate) trait Store: Backing {
+    /// Makes data, length and all metadata durable (`fsync`; [`Backing::flush`] is `fdatasync`).
+    fn sync_all(&self) -> io::Result<()>;
+
+    /// Reserves storage for a range without changing the length or any byte.
+    fn allocate(&self, offset: u64, len: u64) -> io::Result<()>;
+
+    /// Hands earlier writes to a network server and fetches its verdict, as closing a descriptor does; a
+    /// local file system has nothing to do.
+    fn settle(&self) -> io::Result<()>;
+}
+
+impl Store for FileBacking {
+    fn sync_all(&self) -> io::Result<()> {
+        Ok(rustix::io::retry_on_intr(|| rustix::fs::fsync(self))?)
+    }
+
+    fn allocate(&self, offset: u64, len: u64) -> io::Result<()> {
+        let reserve = || rustix::fs::fallocate(self, FallocateFlags::KEEP_SIZE, offset, len);
+        match rustix::io::retry_on_intr(reserve) {
+            Ok(()) => Ok(()),
+            Err(Errno::OPNOTSUPP) => Err(io::ErrorKind::Unsupported.into()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn settle(&self) -> io::Result<()> {
+        use std::os::fd::IntoRawFd;
+        let copy = rustix::io::fcntl_dupfd_cloexec(self, 0)?;
+        // SAFETY: the descriptor was just made, is owned by nobody else after `into_raw_fd`, and is not used
+        // again; closing it by hand is the only way to see the error that the close reports.
+        Ok(unsafe { rustix::io::try_close(copy.into_raw_fd()) }?)
+    }
+}

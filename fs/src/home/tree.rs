@@ -1,0 +1,140 @@
+//! The tree of a home: names to nodes, and nodes to what they show.
+//!
+//! Owns lookups and everything that reads the tree; `create` and `change` alter it. Names are single
+//! components resolved against a pinned folder, never paths, and links are never followed, so nothing outside
+//! the folder of the home can be reached. Must not know FUSE.
+
+use super::attributes::Attributes;
+use super::error::HomeError;
+use super::keys::HomeKeys;
+use super::node::{Node, Nodes, Place};
+use super::open::open_node;
+use crypto::{Arena, HomeKey};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, StatVfs};
+use rustix::io::Errno;
+use std::ffi::{OsStr, OsString};
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::sync::Arc;
+use uuid::Uuid;
+
+/// The home of one VM, open.
+pub struct Home {
+    pub(super) keys: Arc<HomeKeys>,
+    pub(super) nodes: Nodes,
+}
+
+impl std::fmt::Debug for Home {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Home").finish_non_exhaustive()
+    }
+}
+
+impl Home {
+    /// Opens the home in the folder `dir`, with the key from the safe of the VM `vm`.
+    ///
+    /// # Errors
+    /// [`HomeError::Io`] when `dir` is not a folder that can be used, [`HomeError::Key`] when there is no
+    /// locked memory for the keys.
+    pub fn open(dir: OwnedFd, key: HomeKey, vm: Uuid, arena: Arena) -> Result<Home, HomeError> {
+        let stat = rustix::fs::fstat(&dir).map_err(HomeError::io("stat of the home"))?;
+        if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
+            return Err(HomeError::io("open of the home")(Errno::NOTDIR));
+        }
+        let no_key = |source| HomeError::Key { file: "(the home itself)".into(), source };
+        let keys = Arc::new(HomeKeys::new(key, vm, arena).map_err(no_key)?);
+        Ok(Home { keys, nodes: Nodes::new(dir, &stat) })
+    }
+
+    /// A node that the kernel knows.
+    pub(crate) fn node(&self, id: u64) -> Result<Arc<Node>, HomeError> {
+        self.nodes.get(id)
+    }
+
+    /// The folder `parent` and a name in it.
+    pub(super) fn at(&self, parent: u64, name: &OsStr) -> Result<Place, HomeError> {
+        let name = component(name)?;
+        Ok(Place { parent: self.node(parent)?, name: name.to_os_string() })
+    }
+
+    /// Finds a name; counts as a lookup.
+    pub(crate) fn lookup(&self, parent: u64, name: &OsStr) -> Result<Attributes, HomeError> {
+        self.find(self.at(parent, name)?)
+    }
+
+    pub(super) fn find(&self, place: Place) -> Result<Attributes, HomeError> {
+        // Most lookups are of nodes whose time in the kernel's cache ran out: one call tells.
+        let stat = stat_at(&place).map_err(HomeError::io("lookup"))?;
+        if let Some(node) = self.nodes.revisit(&stat, &place) {
+            return Ok(Attributes::of(&node, &stat));
+        }
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let fd = rustix::fs::openat(&place.parent.fd, &place.name, flags, Mode::empty())
+            .map_err(HomeError::io("lookup"))?;
+        let stat = rustix::fs::fstat(&fd).map_err(HomeError::io("lookup"))?;
+        let node = self.nodes.visit(fd, &stat, place)?;
+        Ok(Attributes::of(&node, &stat))
+    }
+
+    /// What kind of object a name is; not a lookup.
+    pub(crate) fn kind_of(&self, parent: u64, name: &OsStr) -> Result<FileType, HomeError> {
+        let stat = stat_at(&self.at(parent, name)?).map_err(HomeError::io("lookup"))?;
+        Ok(FileType::from_raw_mode(stat.st_mode))
+    }
+
+    /// The kernel forgets a node it was told of `count` times.
+    pub(crate) fn forget(&self, id: u64, count: u64) {
+        self.nodes.forget(id, count);
+    }
+
+    /// What `stat` shows.
+    pub(crate) fn attributes(&self, id: u64) -> Result<Attributes, HomeError> {
+        let node = self.node(id)?;
+        attributes_of(&node)
+    }
+
+    /// Where a link points to.
+    pub(crate) fn read_link(&self, id: u64) -> Result<OsString, HomeError> {
+        let node = self.node(id)?;
+        let target = rustix::fs::readlinkat(&node.fd, "", Vec::new())
+            .map_err(HomeError::io("read of a link"))?;
+        Ok(OsString::from_vec(target.into_bytes()))
+    }
+
+    /// Space and limits of the storage.
+    pub(crate) fn space(&self, id: u64) -> Result<StatVfs, HomeError> {
+        let node = self.node(id)?;
+        rustix::fs::fstatvfs(&node.fd).map_err(HomeError::io("statfs"))
+    }
+
+    /// A descriptor to list or sync a folder with.
+    pub(crate) fn open_folder(&self, id: u64) -> Result<OwnedFd, HomeError> {
+        let node = self.node(id)?;
+        if node.kind != FileType::Directory {
+            return Err(HomeError::io("open of a folder")(Errno::NOTDIR));
+        }
+        open_node(&node, OFlags::RDONLY)
+    }
+}
+
+pub(super) fn attributes_of(node: &Node) -> Result<Attributes, HomeError> {
+    let stat = rustix::fs::fstat(&node.fd).map_err(HomeError::io("stat"))?;
+    Ok(Attributes::of(node, &stat))
+}
+
+pub(super) fn stat_at(place: &Place) -> Result<Stat, Errno> {
+    rustix::fs::statat(&place.parent.fd, &place.name, AtFlags::SYMLINK_NOFOLLOW)
+}
+
+/// A name of exactly one component.
+fn component(name: &OsStr) -> Result<&OsStr, HomeError> {
+    match name.as_bytes() {
+        b"" | b"." | b".." => Err(HomeError::BadName),
+        bytes if bytes.contains(&b'/') || bytes.contains(&0) => Err(HomeError::BadName),
+        _ => Ok(name),
+    }
+}
+
+#[cfg(test)]
+#[path = "tree_tests.rs"]
+mod tests;

@@ -1,0 +1,135 @@
+use super::*;
+use crate::home::attributes::Changes;
+use crate::home::create::Caller;
+use std::fs;
+use std::os::unix::fs::{MetadataExt, symlink};
+
+const SELF: Caller = Caller { uid: 0, gid: 0 };
+
+struct Fixture {
+    home: Home,
+    folder: tempfile::TempDir,
+}
+
+fn fixture() -> Fixture {
+    let folder = tempfile::tempdir().unwrap();
+    let arena = Arena::new(256 * 1024).unwrap();
+    let key = HomeKey::generate(&arena).unwrap();
+    let fd = OwnedFd::from(fs::File::open(folder.path()).unwrap());
+    let home = Home::open(fd, key, Uuid::from_u128(3), arena).unwrap();
+    Fixture { home, folder }
+}
+
+fn root_only() -> bool {
+    // Giving files away needs a capability that tests outside of root do not have.
+    rustix::process::geteuid().is_root()
+}
+
+#[test]
+fn names_of_more_than_one_component_are_refused() {
+    let Fixture { home, folder } = fixture();
+    fs::create_dir(folder.path().join("sub")).unwrap();
+    for name in ["", ".", "..", "sub/..", "/etc/passwd", "a\0b"] {
+        let found = home.lookup(1, OsStr::new(name));
+        assert!(matches!(found, Err(HomeError::BadName)), "{name:?}");
+        let made = home.make_folder(1, OsStr::new(name), 0o700, SELF);
+        assert!(matches!(made, Err(HomeError::BadName)), "{name:?}");
+    }
+}
+
+#[test]
+fn links_are_shown_and_never_followed() {
+    let Fixture { home, folder } = fixture();
+    symlink("/etc", folder.path().join("out")).unwrap();
+    let link = home.lookup(1, OsStr::new("out")).unwrap();
+    assert_eq!(link.kind, FileType::Symlink);
+    assert_eq!(home.read_link(link.id).unwrap(), "/etc");
+    let through = home.lookup(link.id, OsStr::new("passwd"));
+    assert!(matches!(through, Err(HomeError::Io { .. })), "{through:?}");
+    let node = home.node(link.id).unwrap();
+    assert!(home.open_file(&node, true).is_err());
+}
+
+#[test]
+fn a_file_swapped_for_a_link_is_stale() {
+    if !root_only() {
+        return;
+    }
+    let Fixture { home, folder } = fixture();
+    let (made, open) = home.create(1, OsStr::new("f"), 0o600, true, SELF).unwrap();
+    open.file.write(0, b"secret").unwrap();
+    drop(open);
+    let outside = tempfile::NamedTempFile::new().unwrap();
+    fs::remove_file(folder.path().join("f")).unwrap();
+    symlink(outside.path(), folder.path().join("f")).unwrap();
+    let node = home.node(made.id).unwrap();
+    assert!(matches!(home.open_file(&node, true), Err(HomeError::Stale(_))));
+    let changes = Changes { size: Some(3), ..Changes::default() };
+    assert!(matches!(home.change(made.id, changes, None), Err(HomeError::Stale(_))));
+    assert_eq!(fs::read(outside.path()).unwrap(), b"", "something outside was written");
+}
+
+#[test]
+fn hard_links_share_a_node_and_its_size() {
+    if !root_only() {
+        return;
+    }
+    let Fixture { home, folder } = fixture();
+    let (made, open) = home.create(1, OsStr::new("a"), 0o640, true, SELF).unwrap();
+    open.file.write(0, &[1; 5000]).unwrap();
+    let linked = home.link(made.id, 1, OsStr::new("b")).unwrap();
+    assert_eq!((linked.id, linked.size, linked.links), (made.id, 5000, 2));
+    drop(open);
+    home.remove(1, OsStr::new("a")).unwrap();
+    home.remove(1, OsStr::new("b")).unwrap();
+    assert!(folder.path().read_dir().unwrap().next().is_none());
+    assert_eq!(home.attributes(made.id).unwrap().links, 0);
+}
+
+#[test]
+fn nodes_live_as_long_as_the_kernel_counts_them() {
+    let Fixture { home, folder } = fixture();
+    fs::create_dir(folder.path().join("d")).unwrap();
+    let first = home.lookup(1, OsStr::new("d")).unwrap();
+    let second = home.lookup(1, OsStr::new("d")).unwrap();
+    assert_eq!((first.id, home.nodes.count()), (second.id, 2));
+    assert_eq!(first.id, fs::metadata(folder.path().join("d")).unwrap().ino());
+    home.forget(first.id, 1);
+    assert!(home.attributes(first.id).is_ok());
+    home.forget(first.id, 1);
+    assert!(matches!(home.attributes(first.id), Err(HomeError::Stale(_))));
+    home.forget(1, 1000);
+    assert!(home.attributes(1).is_ok(), "the root stays");
+    let again = home.lookup(1, OsStr::new("d")).unwrap();
+    assert_ne!(again.generation, first.generation);
+}
+
+#[test]
+fn renames_keep_the_node_and_open_by_the_new_name() {
+    if !root_only() {
+        return;
+    }
+    let Fixture { home, folder: _kept } = fixture();
+    let (made, open) = home.create(1, OsStr::new("old"), 0o600, true, SELF).unwrap();
+    open.file.write(0, b"content").unwrap();
+    drop(open);
+    let folder = home.make_folder(1, OsStr::new("d"), 0o755, SELF).unwrap();
+    home.rename((1, OsStr::new("old")), (folder.id, OsStr::new("new")), 0).unwrap();
+    let node = home.node(made.id).unwrap();
+    let open = home.open_file(&node, false).unwrap();
+    assert_eq!(open.file.read(0, 100, <[u8]>::to_vec).unwrap(), b"content");
+    let unknown = home.rename((1, OsStr::new("d")), (1, OsStr::new("e")), 1 << 20);
+    assert!(matches!(unknown, Err(HomeError::Io { .. })), "the storage knows no such flag");
+}
+
+#[test]
+fn what_cannot_be_given_to_the_caller_is_not_left_behind() {
+    if root_only() {
+        return;
+    }
+    let Fixture { home, folder } = fixture();
+    let other = Caller { uid: 0, gid: 0 };
+    assert!(home.make_folder(1, OsStr::new("d"), 0o755, other).is_err());
+    assert!(home.create(1, OsStr::new("f"), 0o644, true, other).is_err());
+    assert!(folder.path().read_dir().unwrap().next().is_none());
+}

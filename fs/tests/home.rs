@@ -1,0 +1,21 @@
+//! The home as programs see it: mounted for real, by root, through /dev/fuse.
+//!
+//! Each test mounts a home of its own and leaves nothing behind. Without root or /dev/fuse the tests say that
+//! they are skipped.
+
+#![expect(clippy::unwrap_used, reason = "the helpers of a test may panic as the test does")]
+
+#[path = "home/data.rs"]
+mod data;
+#[path = "home/log.rs"]
+mod log;
+#[path = "home/mounted.rs"]
+mod mounted;
+#[path = "home/names.rs"]
+mod names;
+#[path = "home/owners.rs"]
+mod owners;
+#[path = "home/safety.rs"]
+mod safety;
+#[path = "home/space.rs"]
+mod space;

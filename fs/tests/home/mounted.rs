@@ -1,0 +1,120 @@
+//! A store with its key, and a mount of it that is always taken away.
+
+use cryptfs::door::{FUSE_SUBTYPE, HomeServer, serve};
+use cryptfs::home::Home;
+use crypto::{Arena, HomeKey, KeySheet, SheetKey};
+use rustix::mount::{MountFlags, UnmountFlags};
+use std::ffi::CString;
+use std::fs::{self, File, OpenOptions, Permissions};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use tempfile::TempDir;
+use uuid::Uuid;
+
+/// Threads of each mount.
+const THREADS: usize = 4;
+
+/// A ciphertext folder and the key for it.
+pub(crate) struct Store {
+    pub(crate) folder: TempDir,
+    key: HomeKey,
+    pub(crate) vm: Uuid,
+    arena: Arena,
+}
+
+impl Store {
+    pub(crate) fn new() -> Store {
+        let arena = Arena::new(256 * 1024).unwrap();
+        let folder = TempDir::new().unwrap();
+        fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).unwrap();
+        Store { folder, key: HomeKey::generate(&arena).unwrap(), vm: Uuid::new_v4(), arena }
+    }
+
+    /// Where a file's ciphertext lies.
+    pub(crate) fn below(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn home(&self) -> Home {
+        // A key cannot be cloned; it travels in a sheet, as from hostd to vmd.
+        let sheet = KeySheet::seal(&[SheetKey::Home(&self.key)]).unwrap();
+        let key = KeySheet::open(sheet, &self.arena).unwrap().take_home().unwrap();
+        let folder = OwnedFd::from(File::open(self.folder.path()).unwrap());
+        Home::open(folder, key, self.vm, self.arena.clone()).unwrap()
+    }
+
+    /// Mounts it; `None`, said aloud, where that is impossible.
+    pub(crate) fn mount(&self) -> Option<Mounted> {
+        if !rustix::process::geteuid().is_root() {
+            return skip("not root");
+        }
+        let Ok(device) = OpenOptions::new().read(true).write(true).open("/dev/fuse") else {
+            return skip("no /dev/fuse");
+        };
+        let point = TempDir::new().unwrap();
+        fs::set_permissions(point.path(), Permissions::from_mode(0o755)).unwrap();
+        let options = format!(
+            "fd={},rootmode=40000,user_id=0,group_id=0,allow_other,default_permissions",
+            device.as_raw_fd()
+        );
+        let options = CString::new(options).unwrap();
+        let kind = format!("fuse.{FUSE_SUBTYPE}");
+        let flags = MountFlags::NOSUID | MountFlags::NODEV;
+        rustix::mount::mount("coffer:test", point.path(), kind, flags, options.as_c_str()).unwrap();
+        let mut mounted = Mounted { point: Some(point), server: None };
+        mounted.server = Some(serve(self.home(), OwnedFd::from(device), THREADS).unwrap());
+        Some(mounted)
+    }
+}
+
+#[expect(clippy::print_stderr, reason = "a skipped test must say so")]
+fn skip(why: &str) -> Option<Mounted> {
+    eprintln!("skipped: {why}; this test mounts a home");
+    None
+}
+
+/// A mounted home.
+pub(crate) struct Mounted {
+    point: Option<TempDir>,
+    server: Option<HomeServer>,
+}
+
+impl Mounted {
+    pub(crate) fn path(&self) -> &Path {
+        self.point.as_ref().unwrap().path()
+    }
+
+    pub(crate) fn at(&self, name: &str) -> PathBuf {
+        self.path().join(name)
+    }
+
+    /// Waits for the end of a mount that was taken away already.
+    pub(crate) fn join(mut self) {
+        self.server.take().unwrap().join().unwrap();
+    }
+
+    /// Unmounts as an operator does; fails if something is still open.
+    pub(crate) fn unmount(mut self) {
+        rustix::mount::unmount(self.path(), UnmountFlags::empty()).unwrap();
+        self.server.take().unwrap().join().unwrap();
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let Some(point) = self.point.take() else { return };
+        if self.server.is_some() || std::thread::panicking() {
+            // Whatever is still open must not keep the mount: the process exits soon.
+            let _ = rustix::mount::unmount(point.path(), UnmountFlags::DETACH);
+        }
+        if let Some(server) = self.server.take().filter(|_| !std::thread::panicking()) {
+            let _ = server.join();
+        }
+    }
+}
+
+/// Bytes that differ at every place and are never zero.
+pub(crate) fn pattern(len: usize) -> Vec<u8> {
+    (0..len).map(|at| u8::try_from((at / 256 + at * 7) % 255).unwrap() + 1).collect()
+}
