@@ -147,3 +147,16 @@ fn a_missing_file_says_how_to_make_one() {
     let message = Config::read(Path::new("/nonexistent/hostd.toml")).unwrap_err().to_string();
     assert!(message.contains("/nonexistent/hostd.toml") && message.contains("sample-config"));
 }
+
+#[test]
+fn the_manual_page_names_every_key() {
+    let page = include_str!("../../../docs/configuration.md");
+    let shown = |line: &str| Some(line.strip_prefix('#')?.split_once(" = ")?.0.to_owned());
+    let keys = SAMPLE.lines().filter_map(shown).map(|k| k.replace(" Example: ", ""));
+    let keys: Vec<_> =
+        keys.filter(|k| k.chars().all(|c| c.is_ascii_lowercase() || c == '_')).collect();
+    assert!(keys.len() > 15, "{keys:?}");
+    for key in keys {
+        assert!(page.contains(&format!("`{key}`")), "docs/configuration.md lacks {key}");
+    }
+}

@@ -92,7 +92,6 @@ impl Host {
             (Process::Up(vmd), Some(pid)) if vmd.pid() == pid => {
                 tracing::error!("vmd of VM {} (process {pid}) ended unexpectedly", vm.name);
                 service.process = Process::Restarting;
-                take_dead_mount(service);
             }
             (Process::Restarting, None) => {}
             // It was stopped on purpose, or another process has taken its place.
@@ -160,9 +159,13 @@ impl Host {
             }
         }
         if let Some(target) = service.home.take() {
-            let outcome = self
-                .open_safe(vm, inner)
-                .and_then(|opened| serve::serve_home(vm, service, opened, &target));
+            let opened = self.open_safe(vm, inner);
+            // The dead mount stays until the last moment: an error is better than a folder that takes writes.
+            let detached = mounts::detach(&target);
+            let outcome = opened.and_then(|opened| {
+                detached?;
+                serve::serve_home(vm, service, opened, &target)
+            });
             match outcome {
                 Ok(()) => service.home = Some(target),
                 Err(e) => {
@@ -178,14 +181,6 @@ fn too_many(ends: &mut Vec<Instant>, now: Instant) -> bool {
     ends.retain(|end| now.duration_since(*end) < WINDOW);
     ends.push(now);
     ends.len() > MAX_ENDS
-}
-
-fn take_dead_mount(service: &Service) {
-    if let Some(target) = &service.home
-        && let Err(e) = mounts::detach(target)
-    {
-        tracing::warn!("{e}");
-    }
 }
 
 #[cfg(test)]
