@@ -15,6 +15,8 @@ mod mounted;
 mod names;
 #[path = "home/owners.rs"]
 mod owners;
+#[path = "home/random.rs"]
+mod random;
 #[path = "home/safety.rs"]
 mod safety;
 #[path = "home/space.rs"]

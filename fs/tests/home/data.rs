@@ -178,7 +178,7 @@ fn shared_mappings_read_and_write() {
     mount.unmount();
 }
 
-fn map(file: &File, len: usize, work: impl FnOnce(&mut [u8])) {
+pub(crate) fn map(file: &File, len: usize, work: impl FnOnce(&mut [u8])) {
     use rustix::mm::{MapFlags, MsyncFlags, ProtFlags, mmap, msync, munmap};
     let access = ProtFlags::READ | ProtFlags::WRITE;
     // SAFETY: a fresh shared mapping of an open file, which nobody shortens while it is used; the slice is
