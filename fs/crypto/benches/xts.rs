@@ -5,7 +5,6 @@
 //! run with each other, not with another machine's.
 
 use std::hint::black_box;
-use std::time::Duration;
 
 use aes::Aes256;
 use aes::cipher::{Array, BlockCipherEncrypt, KeyInit};
@@ -24,7 +23,6 @@ fn xts(criterion: &mut Criterion) {
         let unit = if len < 4096 { Unit::B512 } else { Unit::B4096 };
         let mut group = criterion.benchmark_group(format!("xts-{len}"));
         group.throughput(Throughput::Bytes(u64::try_from(len).unwrap_or(u64::MAX)));
-        group.measurement_time(Duration::from_secs(1));
         for &engine in Engine::available() {
             ours(&mut group, engine, unit, len)
                 .unwrap_or_else(|error| panic!("{engine:?}: {error}"));

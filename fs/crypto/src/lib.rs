@@ -41,6 +41,8 @@ mod keys;
 mod mac;
 mod passphrase;
 mod random;
+#[cfg(test)]
+mod residue_tests;
 mod self_test;
 mod sheet;
 mod stack;

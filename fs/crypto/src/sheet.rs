@@ -93,7 +93,8 @@ impl KeySheet {
         Ok(fd)
     }
 
-    /// Copies the keys of a received sheet into `arena` and wipes the sheet.
+    /// Copies the keys of a received sheet into `arena` and wipes the sheet. For a moment the arena
+    /// holds a copy of the whole sheet (at least a page) beside the keys.
     ///
     /// # Errors
     /// [`KeyError::SheetDamaged`] when it is no sheet, [`KeyError::EqualHalves`] for a disk key that

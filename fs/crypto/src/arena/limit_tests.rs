@@ -6,7 +6,7 @@ use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
 
 use super::{Arena, ArenaError, MemlockLimit, Protection, lock_process_memory};
 use crate::support::{in_child, role};
-use crate::{Dek, KeyError, KeySheet, SheetKey};
+use crate::{Dek, KeyError, KeySheet, MacKey, SheetKey};
 
 /// Sets the limit and gives up the right to pass it, as for an ordinary user.
 fn limit_to(bytes: u64) {
@@ -117,4 +117,47 @@ fn a_forked_child_has_no_arena() {
     assert_eq!(status, 0, "the child could copy from the arena");
     drop(reader);
     println!("child: parent reads, child does not");
+}
+
+/// Makes `memfd_secret` answer as a kernel without it does, for this thread.
+fn forbid_secret_memory() {
+    let number = u32::try_from(libc::SYS_memfd_secret).unwrap();
+    let errno = u32::try_from(libc::ENOSYS).unwrap();
+    let op =
+        |code: u32, jt, jf, k| libc::sock_filter { code: u16::try_from(code).unwrap(), jt, jf, k };
+    let mut filter = [
+        // The number of the call is the first word of what the filter sees.
+        op(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 0),
+        op(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 0, 1, number),
+        op(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ERRNO | errno),
+        op(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ALLOW),
+    ];
+    let program = libc::sock_fprog { len: 4, filter: filter.as_mut_ptr() };
+    rustix::thread::set_no_new_privs(true).unwrap();
+    // SAFETY: `program` points to four valid instructions that outlive the call, which copies them.
+    let done =
+        unsafe { libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program) };
+    assert_eq!(done, 0);
+}
+
+/// Without secret memory in the kernel, arena and key sheet fall back to locked memory and work.
+#[test]
+fn without_secret_memory_locked_memory_is_used() {
+    if role().is_none() {
+        let test = "arena::limit_tests::without_secret_memory_locked_memory_is_used";
+        assert_eq!(in_child(test, "old-kernel", |_| {}), "fell back");
+        return;
+    }
+    forbid_secret_memory();
+    let arena = Arena::new(16 * 1024).unwrap();
+    assert_eq!(arena.protection(), Protection::LockedMemory);
+    let disk = Dek::generate(&arena).unwrap();
+    let mut sheet =
+        KeySheet::open(KeySheet::seal(&[SheetKey::Disk(&disk)]).unwrap(), &arena).unwrap();
+    let label = |key: &Dek| MacKey::derive(key, &arena, "same?").unwrap().tag(&[]);
+    assert_eq!(label(&sheet.take_disk().unwrap()), label(&disk));
+    limit_to(0);
+    assert_names_the_limit(&Arena::new(4096).unwrap_err(), 0);
+    assert!(matches!(KeySheet::seal(&[SheetKey::Disk(&disk)]), Err(KeyError::Arena(_))));
+    println!("child: fell back");
 }
