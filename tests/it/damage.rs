@@ -138,7 +138,7 @@ fn a_cut_or_missing_payload_is_refused() {
     let host = host_with_disks();
     let payload = host.file("web01", "disks/a.data");
     set_length(&payload, (1 << 20) - 512);
-    host.coffer(&["disk", "attach", "web01", "a"]).refused(9, &["a.data"]);
+    host.coffer(&["disk", "attach", "web01", "a"]).refused(9, &["disk a", "payload", "cut"]);
     let disks = host.json(&["disk", "list", "web01"]);
     assert_eq!(disks[0]["state"], "damaged", "{disks}");
     fs::remove_file(&payload).unwrap();

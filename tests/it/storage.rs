@@ -28,20 +28,39 @@ fn a_missing_datastore_is_named_and_found_when_it_is_back() {
     needs!(Root);
     let mut host = Host::prepare(|scratch| scratch.join("store"));
     host.init();
-    fs::remove_dir(host.store()).unwrap();
+    let other = host.scratch().join("other");
+    host.options.config = format!("[[datastore]]\nname = \"other\"\npath = {other:?}\n");
+    host.write_config();
     host.up();
     let status = host.json(&["host", "status"]);
-    assert_eq!(status["datastores"][0]["state"]["state"], "unavailable", "{status}");
-    let said = host.coffer(&["vm", "create", "web01"]);
-    assert_eq!(said.code, 10, "{said}");
-    assert!(said.err.contains("local"), "{said}");
-    fs::create_dir(host.store()).unwrap();
-    host.coffer(&["vm", "list"]).ok();
-    host.coffer(&["vm", "create", "web01"]).ok();
+    let stores = status["datastores"].as_array().unwrap();
+    let state =
+        |name: &str| stores.iter().find(|store| store["name"] == name).unwrap()["state"].clone();
+    assert_eq!(
+        (&state("local")["state"], &state("other")["state"]),
+        (&"ready".into(), &"unavailable".into())
+    );
+    let create = ["vm", "create", "web01", "--datastore", "other"];
+    host.coffer(&create).refused(10, &["other", other.to_str().unwrap()]);
+    host.coffer(&["vm", "create", "web00", "--datastore", "local"]).ok();
+    fs::create_dir(&other).unwrap();
+    host.coffer(&["host", "status"]).ok();
+    host.coffer(&create).ok();
+    assert!(other.join("web01/vm.safe").is_file());
 }
 
 #[test]
-fn a_read_only_datastore_is_named_and_still_readable() {
+fn without_any_datastore_hostd_refuses_to_start() {
+    needs!(Root);
+    let host = Host::prepare(|scratch| scratch.join("store"));
+    host.init();
+    fs::remove_dir(host.store()).unwrap();
+    host.up_refused()
+        .refused(10, &["local", host.store().to_str().unwrap(), "mount or make the folder"]);
+}
+
+#[test]
+fn a_read_only_datastore_is_named_and_its_vms_are_shown() {
     needs!(Root);
     let mut host = small_host();
     host.coffer(&["disk", "create", "web01", "data", "--size", "1M"]).ok();
@@ -50,12 +69,20 @@ fn a_read_only_datastore_is_named_and_still_readable() {
     host.up();
     let status = host.json(&["host", "status"]);
     assert_eq!(status["datastores"][0]["state"]["state"], "read-only", "{status}");
-    host.coffer(&["vm", "create", "web02"]).refused(10, &["read-only"]);
-    host.coffer(&["disk", "create", "web01", "more", "--size", "1M"]).refused(10, &["read-only"]);
-    host.coffer(&["disk", "attach", "web01", "data"]).refused(10, &["read-only"]);
-    host.coffer(&["disk", "attach", "web01", "data", "--read-only"]).ok();
-    let mut nbd = Nbd::open(&host.socket("web01", "data"), "data").unwrap();
-    assert_eq!(nbd.read(0, 512).unwrap(), [0; 512]);
+    assert_eq!(host.json(&["disk", "list", "web01"])[0]["state"], "detached");
+    for verb in [
+        vec!["vm", "create", "web02"],
+        vec!["vm", "delete", "web01", "--yes"],
+        vec!["disk", "create", "web01", "more", "--size", "1M"],
+        vec!["disk", "attach", "web01", "data"],
+        vec!["vm", "mount", "web01"],
+    ] {
+        host.coffer(&verb).refused(10, &["read-only", "writable"]);
+    }
+    assert_eq!(host.stop(), Some(0));
+    remount(host.store(), "rw");
+    host.up();
+    host.coffer(&["disk", "attach", "web01", "data"]).ok();
 }
 
 #[test]
@@ -115,16 +142,13 @@ fn a_datastore_belongs_to_one_hostd() {
     let first = Host::start();
     first.coffer(&["vm", "create", "web01"]).ok();
     let store = first.store().to_owned();
-    let mut second = Host::prepare(|_| store);
+    let second = Host::prepare(|_| store.clone());
     second.init();
-    second.up();
-    let status = second.json(&["host", "status"]);
-    let reason = status["datastores"][0]["state"]["reason"].as_str().unwrap_or_default();
-    assert!(reason.contains("hostd"), "{status}");
-    let said = second.coffer(&["vm", "create", "web02"]);
-    assert_eq!(said.code, 10, "{said}");
-    second.coffer(&["vm", "mount", "web01"]).refused(4, &["web01"]);
+    let said = second.up_refused();
+    let pid = first.pid().unwrap().to_string();
+    said.refused(10, &["another hostd", &pid, store.to_str().unwrap()]);
     first.coffer(&["vm", "create", "web02"]).ok();
+    assert_eq!(first.json(&["vm", "list"]).as_array().unwrap().len(), 2);
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use tests::command;
-use tests::host::{Host, pattern, set_length};
+use tests::host::{Host, pattern};
 use tests::needs;
 
 /// A raw image with data at both ends and a hole between.
@@ -102,9 +102,11 @@ fn images_that_cannot_be_taken_are_refused_and_leave_no_disk() {
     let empty = host.scratch().join("empty.raw");
     fs::write(&empty, "").unwrap();
     host.coffer(&["disk", "import", "web01", "b", text(&empty)]).refused(2, &["empty"]);
-    let qcow2 = host.scratch().join("cut.qcow2");
+    let qcow2 = host.scratch().join("bad.qcow2");
     command::ok("qemu-img", &["convert", "-f", "raw", "-O", "qcow2", text(&raw), text(&qcow2)]);
-    set_length(&qcow2, 4096);
+    // An impossible cluster size in the header.
+    let file = fs::File::options().write(true).open(&qcow2).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&file, &[0xff; 4], 20).unwrap();
     let said = host.coffer(&["disk", "import", "web01", "c", text(&qcow2)]);
     assert!([9, 13].contains(&said.code), "{said}");
     host.coffer(&["disk", "import", "none", "d", text(&raw)]).refused(4, &["none"]);

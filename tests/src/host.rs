@@ -99,11 +99,11 @@ impl Host {
     /// When it cannot be written.
     pub fn write_config(&self) {
         let text = format!(
-            "{}\nrun_dir = {:?}\nstate_dir = {:?}\n[[datastore]]\nname = \"local\"\npath = {:?}\n\
+            "run_dir = {:?}\nstate_dir = {:?}\n{}\n[[datastore]]\nname = \"local\"\npath = {:?}\n\
              [provider.native]\npassphrase_file = {:?}\n",
-            self.options.config,
             self.run_dir(),
             self.state_dir(),
+            self.options.config,
             self.store,
             self.passphrase_file(),
         );
