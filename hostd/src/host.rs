@@ -22,6 +22,14 @@ use std::time::Instant;
 /// Most warnings found at run time that are kept; they serve a person, who reads a page.
 const MAX_WARNINGS: usize = 100;
 
+/// Something found at run time that an operator should know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Warning {
+    /// The VM that it is about; it is withdrawn when that VM starts or stops well.
+    vm: Option<String>,
+    text: String,
+}
+
 /// This host.
 pub struct Host {
     /// The configuration.
@@ -45,12 +53,12 @@ pub struct Host {
     /// What a vmd last reported of its confinement.
     pub(crate) confinement: Mutex<Vec<String>>,
     /// Things found at run time that an operator should know.
-    pub(crate) warnings: Mutex<Vec<String>>,
+    pub(crate) warnings: Mutex<Vec<Warning>>,
 }
 
 impl Host {
     /// `GET /v1/host`.
-    pub fn status(&self) -> HostStatus {
+    pub fn status(self: &Arc<Self>) -> HostStatus {
         self.refresh_datastores();
         let vms = self.inventory.all();
         let running = vms.iter().filter(|vm| runs(vm)).count();
@@ -72,12 +80,19 @@ impl Host {
     }
 
     /// Notes something that an operator should know.
-    pub(crate) fn warn(&self, warning: String) {
-        tracing::warn!("{warning}");
+    pub(crate) fn warn(&self, vm: Option<&str>, text: String) {
+        tracing::warn!("{text}");
+        let warning = Warning { vm: vm.map(ToOwned::to_owned), text };
         let mut warnings = self.warnings.lock().unwrap_or_else(PoisonError::into_inner);
         if warnings.len() < MAX_WARNINGS && !warnings.contains(&warning) {
             warnings.push(warning);
         }
+    }
+
+    /// Withdraws the warnings about a VM.
+    pub(crate) fn calm(&self, vm: &str) {
+        let mut warnings = self.warnings.lock().unwrap_or_else(PoisonError::into_inner);
+        warnings.retain(|w| w.vm.as_deref() != Some(vm));
     }
 
     fn all_warnings(&self) -> Vec<String> {
@@ -101,17 +116,22 @@ impl Host {
                 ));
             }
         }
-        all.extend(self.warnings.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned());
+        let found = self.warnings.lock().unwrap_or_else(PoisonError::into_inner);
+        all.extend(found.iter().map(|w| w.text.clone()));
         all
     }
 
     /// Takes in the VMs of datastores that came back.
-    pub(crate) fn refresh_datastores(&self) {
-        for store in &self.datastores {
-            if store.refresh() {
-                tracing::info!("datastore {} can be used now", store.name);
-                self.scan(store);
-            }
+    pub(crate) fn refresh_datastores(self: &Arc<Self>) {
+        let mut back = false;
+        for store in self.datastores.iter().filter(|store| store.refresh()) {
+            tracing::info!("datastore {} can be used now", store.name);
+            self.scan(store);
+            back = true;
+        }
+        // Its VMs may run since before this hostd started.
+        if back && let Err(e) = self.adopt_more() {
+            self.warn(None, format!("running VMs could not be looked for: {e}"));
         }
     }
 
@@ -137,7 +157,7 @@ impl Host {
     ///
     /// # Errors
     /// Refusals: a path outside the datastores, a VM that is known already; the fault of its safe.
-    pub fn register_vm(&self, request: &RegisterVm) -> Result<VmInfo, Fault> {
+    pub fn register_vm(self: &Arc<Self>, request: &RegisterVm) -> Result<VmInfo, Fault> {
         self.refresh_datastores();
         let path = &request.path;
         let real = path.canonicalize().map_err(|e| match e.kind() {

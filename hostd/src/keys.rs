@@ -21,7 +21,7 @@ impl Host {
     ///
     /// # Errors
     /// Faults of a provider whose keys cannot be listed.
-    pub fn key_status(&self) -> Result<KeyStatus, Fault> {
+    pub fn key_status(self: &Arc<Self>) -> Result<KeyStatus, Fault> {
         let providers = self.keyring.providers().iter().enumerate();
         let mut infos: Vec<_> = providers.map(|(i, p)| provider_info(p.as_ref(), i == 0)).collect();
         let default = infos.is_empty();
@@ -51,7 +51,7 @@ impl Host {
     ///
     /// # Errors
     /// `provider-unavailable`; `wrong-state` when it is not the digest of the key file as it is.
-    pub fn confirm_backup(&self, request: &ConfirmBackup) -> Result<KeyStatus, Fault> {
+    pub fn confirm_backup(self: &Arc<Self>, request: &ConfirmBackup) -> Result<KeyStatus, Fault> {
         let digest = request.sha256.trim();
         if digest.len() != 64 || !digest.bytes().all(|b| b.is_ascii_hexdigit()) {
             return Err(Fault::invalid(
@@ -74,7 +74,7 @@ impl Host {
     }
 
     /// Every key that a provider lists or a VM names.
-    fn key_infos(&self) -> Result<Vec<KeyInfo>, Fault> {
+    fn key_infos(self: &Arc<Self>) -> Result<Vec<KeyInfo>, Fault> {
         let mut keys: BTreeMap<KeyId, (Option<u64>, Vec<String>)> = BTreeMap::new();
         for provider in self.keyring.providers() {
             for record in provider.keys()? {

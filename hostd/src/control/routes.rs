@@ -214,7 +214,7 @@ async fn disk_ready(call: Call, Names((vm, disk)): OfDisk) -> Answer<DiskInfo> {
 /// Providers and keys, never key bytes.
 #[utoipa::path(get, path = "/v1/keys", tag = "key", responses((status = 200, body = KeyStatus), (status = "default", body = ApiError)))]
 async fn key_status(call: Call) -> Answer<KeyStatus> {
-    call.look(|host| host.key_status()).await
+    call.look(Host::key_status).await
 }
 
 /// The sealed key file of the native provider.

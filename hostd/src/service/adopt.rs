@@ -1,7 +1,8 @@
 //! Finding the vmds of an earlier hostd, and clearing what dead ones left.
 //!
 //! Owns the decision for each runtime folder: adopt it, leave it alone (another version, an unknown VM, no
-//! answer), or clear it because nobody listens. Runs once at start, before the control socket answers.
+//! answer), or clear it because nobody listens. Runs at start, before the control socket answers, and again when a
+//! datastore comes back.
 
 use super::{Process, Served, Service, Vmd, start};
 use crate::fault::Fault;
@@ -22,8 +23,10 @@ const HELLO_WAIT: Duration = Duration::from_secs(5);
 
 /// What became of a runtime folder.
 enum Outcome {
-    /// Its vmd is ours now, or its rest is gone.
+    /// Its vmd is ours now.
     Settled,
+    /// Nobody listens.
+    Stale,
     /// Somebody runs there; its mounts must stay.
     LeftAlone(String),
 }
@@ -35,26 +38,19 @@ impl Host {
     /// [`Fault::Io`] when the runtime folder or the mount table cannot be read.
     pub fn adopt_all(self: &Arc<Self>) -> Result<(), Fault> {
         let root = self.config.vm_runs();
-        let entries = std::fs::read_dir(&root).map_err(Fault::io("list", &root))?;
         let mut kept: Vec<PathBuf> = Vec::new();
-        for run in entries.flatten().map(|e| e.path()) {
+        for run in self.run_folders()? {
             match self.settle(&run) {
                 Outcome::Settled => {}
+                Outcome::Stale => clear_stale(&run),
                 Outcome::LeftAlone(reason) => {
-                    self.warn(format!("{} is left alone: {reason}", run.display()));
+                    self.warn(run_name(&run), format!("{} is left alone: {reason}", run.display()));
                     kept.push(run);
                 }
             }
         }
-        let served = |target: &Path| {
-            let mut vms = self.inventory.all().into_iter();
-            vms.any(|vm| {
-                let home = vm.try_enter().and_then(|i| i.service.as_ref()?.home.clone());
-                home.is_some_and(|home| home == target)
-            })
-        };
         for target in mounts::below(&root)? {
-            if !kept.iter().any(|run| target.starts_with(run)) && !served(&target) {
+            if !kept.iter().any(|run| target.starts_with(run)) && !self.is_served(&target) {
                 tracing::info!("taking away the dead mount {}", target.display());
                 mounts::detach(&target)?;
             }
@@ -62,13 +58,35 @@ impl Host {
         Ok(())
     }
 
+    /// Adopts what runs for VMs that have just become known. Clears nothing: verbs run meanwhile, and what looks
+    /// stale may be in the making.
+    ///
+    /// # Errors
+    /// [`Fault::Io`] when the runtime folder cannot be read.
+    pub(crate) fn adopt_more(self: &Arc<Self>) -> Result<(), Fault> {
+        for run in self.run_folders()? {
+            if let Outcome::LeftAlone(reason) = self.settle(&run) {
+                self.warn(run_name(&run), format!("{} is left alone: {reason}", run.display()));
+            }
+        }
+        Ok(())
+    }
+
+    fn run_folders(&self) -> Result<Vec<PathBuf>, Fault> {
+        let root = self.config.vm_runs();
+        let entries = std::fs::read_dir(&root).map_err(Fault::io("list", &root))?;
+        Ok(entries.flatten().map(|e| e.path()).collect())
+    }
+
     fn settle(self: &Arc<Self>, run: &Path) -> Outcome {
+        if self.is_ours(run) {
+            return Outcome::Settled;
+        }
         let socket = run.join("vmd.sock");
         let link = match Link::connect(&socket) {
             Ok(link) => link,
             Err(LinkError::Connect { source: Errno::CONNREFUSED | Errno::NOENT, .. }) => {
-                clear_stale(run);
-                return Outcome::Settled;
+                return Outcome::Stale;
             }
             Err(e) => return Outcome::LeftAlone(e.to_string()),
         };
@@ -77,22 +95,43 @@ impl Host {
             drop(link);
             self.adopt(&socket, &report)
         });
-        match adopted {
-            Ok(()) => Outcome::Settled,
-            Err(reason) => Outcome::LeftAlone(reason),
-        }
+        adopted.unwrap_or_else(Outcome::LeftAlone)
     }
 
-    fn adopt(self: &Arc<Self>, socket: &Path, hello: &Report) -> Result<(), String> {
+    /// Whether a mount belongs to a VM of this hostd; one that a verb works on has all of its mounts.
+    fn is_served(&self, target: &Path) -> bool {
+        self.vm_of(target.parent().unwrap_or(target)).is_some_and(|vm| {
+            vm.try_enter().is_none_or(|inner| {
+                inner.service.as_ref().is_some_and(|s| s.home.as_deref() == Some(target))
+            })
+        })
+    }
+
+    /// The VM that has this runtime folder.
+    fn vm_of(&self, run: &Path) -> Option<Arc<Vm>> {
+        self.inventory.get(run_name(run)?).ok()
+    }
+
+    /// Whether a VM of this hostd runs there already.
+    fn is_ours(&self, run: &Path) -> bool {
+        self.vm_of(run).is_some_and(|vm| vm.try_enter().is_none_or(|inner| inner.service.is_some()))
+    }
+
+    fn adopt(self: &Arc<Self>, socket: &Path, hello: &Report) -> Result<Outcome, String> {
         let text = |e: Fault| e.to_string();
         self.note_report(hello).map_err(text)?;
-        let id = hello.id.ok_or_else(|| format!("process {} serves no VM yet", hello.pid))?;
+        let Some(id) = hello.id else {
+            // hostd ended between its start and its set-up: it has no VM, no key and no lock.
+            Vmd::found("unknown", socket, hello.pid).map_err(text)?.kill();
+            return Ok(Outcome::Stale);
+        };
         let vm = self.inventory.by_id(id).ok_or_else(|| {
             format!("process {} serves VM {id}, which no datastore of this host has", hello.pid)
         })?;
         let mut inner = vm.enter().map_err(text)?;
         let mut vmd = Vmd::found(vm.name.as_str(), socket, hello.pid).map_err(text)?;
         let (report, fds) = vmd.report(&Request::Adopt, &[]).map_err(text)?;
+        self.calm(vm.name.as_str());
         let service = self.rebuild(&vm, &mut inner, vmd, report, fds)?;
         tracing::info!("VM {} was adopted: vmd process {}", vm.name, hello.pid);
         inner.service = Some(service);
@@ -101,7 +140,7 @@ impl Host {
             self.release(&vm, &mut inner, true).map_err(text)?;
         }
         self.stop_if_idle(&mut inner);
-        Ok(())
+        Ok(Outcome::Settled)
     }
 
     /// The service of an adopted vmd from its report and the descriptors it gave.
@@ -157,9 +196,17 @@ impl Host {
         }
         leases.into_iter().for_each(|lease| service.keep(lease));
         for fault in faults {
-            self.warn(format!("VM {} runs, but its vmd could not be restarted: {fault}", vm.name));
+            self.warn(
+                Some(vm.name.as_str()),
+                format!("VM {} runs, but its vmd could not be restarted: {fault}", vm.name),
+            );
         }
     }
+}
+
+/// Name of the VM that a runtime folder is of.
+fn run_name(run: &Path) -> Option<&str> {
+    run.file_name()?.to_str()
 }
 
 fn hello(link: &Link) -> Result<Report, String> {

@@ -21,7 +21,6 @@ use crate::vm::{Inner, Vm};
 use cryptfs::name::Name;
 use crypto::KeyId;
 use hostd_api::error::ErrorCode;
-use hostd_api::link::{Request, Response};
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -99,9 +98,8 @@ impl Service {
     /// Clients of each disk now; empty when the vmd does not answer.
     pub fn clients(&mut self) -> BTreeMap<Name, u32> {
         let Process::Up(vmd) = &mut self.process else { return BTreeMap::new() };
-        let report = match vmd.call(&Request::Status, &[]) {
-            Ok((Response::Report(report), _)) => report,
-            Ok(_) => return BTreeMap::new(),
+        let report = match vmd.status() {
+            Ok(report) => report,
             Err(e) => {
                 tracing::debug!("no status: {e}");
                 return BTreeMap::new();

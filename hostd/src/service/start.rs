@@ -27,7 +27,11 @@ impl Host {
     ) -> Result<&'a mut Service, Fault> {
         let service = match inner.service.take() {
             Some(service) => service,
-            None => self.start(vm)?,
+            None => {
+                let service = self.start(vm)?;
+                self.calm(vm.name.as_str());
+                service
+            }
         };
         Ok(inner.service.insert(service))
     }

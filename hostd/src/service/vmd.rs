@@ -14,6 +14,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+/// How long a vmd may take to say what it serves. It answers from memory; a list of VMs must not hang with it.
+const STATUS_WAIT: Duration = Duration::from_secs(2);
+
+/// How long any other answer may take: a detach waits for requests in flight and flushes a whole disk.
+const ANSWER_WAIT: Duration = Duration::from_secs(60);
+
 /// How long a vmd may take to end after it was told to.
 const END_WAIT: Duration = Duration::from_secs(20);
 
@@ -97,6 +103,28 @@ impl Vmd {
             (Response::Failed(failure), _) => Err(Fault::Vmd(failure)),
             other => Ok(other),
         }
+    }
+
+    /// What it serves now, for a list: it does not wait long for a vmd that hangs.
+    ///
+    /// # Errors
+    /// Those of [`Vmd::report`].
+    pub fn status(&mut self) -> Result<Report, Fault> {
+        self.limit(Some(STATUS_WAIT))?;
+        let report = self.report(&Request::Status, &[])?.0;
+        self.limit(Some(ANSWER_WAIT))?;
+        Ok(report)
+    }
+
+    /// Sets the time limit of the link, which is made if there is none.
+    fn limit(&mut self, limit: Option<Duration>) -> Result<(), Fault> {
+        let link = match self.link.take() {
+            Some(link) => link,
+            None => Link::connect(&self.socket).map_err(failed(&self.vm))?,
+        };
+        link.set_timeout(limit).map_err(failed(&self.vm))?;
+        self.link = Some(link);
+        Ok(())
     }
 
     /// Asks for a report.

@@ -58,7 +58,10 @@ impl Host {
             host.ended(&vm_copy, pid);
         });
         if let Err(e) = started {
-            self.warn(format!("the vmd of VM {} is not watched: {e}", vm.name));
+            self.warn(
+                Some(vm.name.as_str()),
+                format!("the vmd of VM {} is not watched: {e}", vm.name),
+            );
         }
     }
 
@@ -99,11 +102,14 @@ impl Host {
         }
         if too_many(&mut service.ends, Instant::now()) {
             service.process = Process::Failed;
-            self.warn(format!(
-                "the vmd of VM {} ended {MAX_ENDS} times within {} s and is not started again",
-                vm.name,
-                WINDOW.as_secs()
-            ));
+            self.warn(
+                Some(vm.name.as_str()),
+                format!(
+                    "the vmd of VM {} ended {MAX_ENDS} times within {} s and is not started again",
+                    vm.name,
+                    WINDOW.as_secs()
+                ),
+            );
             return Attempt::Done;
         }
         match self.revive(vm, inner) {
@@ -151,7 +157,10 @@ impl Host {
                     service.disks.insert(name, served);
                 }
                 Err(e) => {
-                    self.warn(format!("disk {name} of VM {} was lost in a restart: {e}", vm.name));
+                    self.warn(
+                        Some(vm.name.as_str()),
+                        format!("disk {name} of VM {} was lost in a restart: {e}", vm.name),
+                    );
                     if let Err(e) = files::remove(&served.socket) {
                         tracing::warn!("{e}");
                     }
@@ -169,7 +178,10 @@ impl Host {
             match outcome {
                 Ok(()) => service.home = Some(target),
                 Err(e) => {
-                    self.warn(format!("the home of VM {} was lost in a restart: {e}", vm.name));
+                    self.warn(
+                        Some(vm.name.as_str()),
+                        format!("the home of VM {} was lost in a restart: {e}", vm.name),
+                    );
                 }
             }
         }

@@ -30,7 +30,7 @@ impl Host {
     /// # Errors
     /// Refusals for the name and the datastore; `backup-required`; faults of provider and storage. Nothing
     /// is left in the datastore then.
-    pub fn create_vm(&self, request: &CreateVm) -> Result<VmInfo, Fault> {
+    pub fn create_vm(self: &Arc<Self>, request: &CreateVm) -> Result<VmInfo, Fault> {
         let name = parse_name("VM", &request.name)?;
         self.refresh_datastores();
         let store = self.choose(request.datastore.as_deref())?;

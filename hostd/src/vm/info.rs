@@ -27,7 +27,7 @@ pub(crate) const MAX_DISKS: usize = 256;
 
 impl Host {
     /// All VMs. One that a verb works on is shown as it was last seen.
-    pub fn list_vms(&self) -> Vec<VmInfo> {
+    pub fn list_vms(self: &Arc<Self>) -> Vec<VmInfo> {
         self.refresh_datastores();
         let vms = self.inventory.all();
         vms.iter().filter_map(|vm| self.glance(vm)).collect()
