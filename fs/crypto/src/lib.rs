@@ -26,9 +26,9 @@
 //! No function takes or returns an unencrypted key as bytes. Key types have no `Clone`, no
 //! comparison, no serialisation, and a `Debug` that prints their name only; they are wiped on drop.
 //!
-//! What is not covered: copies that the processor keeps in registers, in the kernel's save area
-//! for them and in signal frames. Stack frames of the primitives are overwritten after each use of
-//! a key ([`Kek::wrap`], [`Kek::open`], derivation, MACs, key schedules).
+//! What is not covered: what the processor's general registers hold (and, other than on x86-64, its
+//! vector registers), and what the kernel saves of registers when it interrupts a computation. Stack
+//! frames and vector registers of the primitives are overwritten after each use of a key.
 
 mod arena;
 mod bytes;
@@ -41,6 +41,7 @@ mod keys;
 mod mac;
 mod passphrase;
 mod random;
+mod registers;
 #[cfg(test)]
 mod residue_tests;
 mod self_test;

@@ -1,7 +1,9 @@
 //! Owns the overwriting of stack memory below a computation that touched key bytes.
 //!
 //! It must not know what the computation was. Flow: [`wiping_stack`] runs the closure one frame
-//! deeper, then overwrites that part of the stack.
+//! deeper, then clears the vector registers and overwrites that part of the stack.
+
+use crate::registers;
 
 /// Bytes overwritten below the caller. The deepest user is the portable XTS engine with 8 KiB of
 /// tweaks and the round keys that the `aes` crate spreads below: residue was seen down to 18 KiB in a
@@ -10,9 +12,10 @@ const WIPE_BYTES: usize = 24 * 1024;
 
 /// Runs `work`, then overwrites the stack that it used.
 ///
-/// Best effort by nature: registers and signal frames are out of reach.
+/// Best effort by nature: general registers and signal frames are out of reach.
 pub(crate) fn wiping_stack<T>(work: impl FnOnce() -> T) -> T {
     let result = one_frame_down(work);
+    registers::clear();
     zeroize::zeroize_stack::<WIPE_BYTES>();
     result
 }
