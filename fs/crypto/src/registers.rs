@@ -75,3 +75,33 @@ pub(crate) fn clear() {
 #[cfg(not(target_arch = "x86_64"))]
 #[inline]
 pub(crate) fn clear() {}
+
+#[cfg(all(test, target_arch = "x86_64"))]
+mod tests {
+    use std::arch::asm;
+
+    const PATTERN: u64 = 0x0123_4567_89ab_cdef;
+
+    fn load() {
+        // SAFETY: writes two registers that the calling convention lets every function change.
+        unsafe {
+            asm!("movq xmm7, {0}", "movq xmm14, {0}", in(reg) PATTERN, out("xmm7") _, out("xmm14") _);
+        }
+    }
+
+    fn read() -> [u64; 2] {
+        let (low, high);
+        // SAFETY: reads registers only; what they hold is what the test is about.
+        unsafe { asm!("movq {0}, xmm7", "movq {1}, xmm14", out(reg) low, out(reg) high) };
+        [low, high]
+    }
+
+    #[test]
+    fn nothing_stays_in_vector_registers() {
+        load();
+        assert_eq!(read(), [PATTERN; 2], "without clearing it stays");
+        load();
+        super::clear();
+        assert_eq!(read(), [0; 2]);
+    }
+}
