@@ -4,7 +4,7 @@
 //! what programs cause and expect every day.
 
 use crate::home::HomeError;
-use crypto::KeyError;
+use crypto::{KeyError, XtsError};
 use fuser::Errno;
 use std::io;
 
@@ -28,7 +28,8 @@ pub(super) fn refuse(operation: &'static str, error: &HomeError) -> Errno {
 fn errno_of(error: &HomeError) -> Errno {
     match error {
         HomeError::Io { source, .. } => errno_of_io(source),
-        HomeError::Key { source: KeyError::Arena(_), .. } => Errno::ENOMEM,
+        HomeError::Key { source: KeyError::Arena(_), .. }
+        | HomeError::Cipher(XtsError::Arena(_)) => Errno::ENOMEM,
         HomeError::TooLarge { .. } => Errno::EFBIG,
         HomeError::BadName | HomeError::Invalid(_) => Errno::EINVAL,
         HomeError::NotSupported(_) => Errno::EOPNOTSUPP,

@@ -6,7 +6,7 @@
 use super::attr::{TTL, dot_attr, file_attr, file_type, new_time};
 use super::operations::Door;
 use crate::home::{
-    Attributes, Caller, Changes, Folder, HomeError, Listed, OpenFile, Zeroing, copy,
+    Attributes, Caller, Changes, Folder, HomeError, Listed, OpenFile, Opening, Zeroing, copy,
 };
 use fuser::{
     FileHandle, Generation, INodeNo, ReplyDirectory, ReplyDirectoryPlus, Request, TimeOrNow,
@@ -82,8 +82,11 @@ impl Door {
         caller: Caller,
     ) -> Result<(Attributes, FileHandle), HomeError> {
         let flags = open_flags(flags);
-        let exclusive = flags.contains(OFlags::EXCL);
-        let (made, open) = self.home.create(parent.0, name, mode, exclusive, caller)?;
+        let opening = Opening {
+            exclusive: flags.contains(OFlags::EXCL),
+            write: writes(flags) || flags.contains(OFlags::TRUNC),
+        };
+        let (made, open) = self.home.create(parent.0, name, mode, opening, caller)?;
         let finish = || {
             if flags.contains(OFlags::TRUNC) && open.file.size() > 0 {
                 open.for_writing()?.truncate(0)?;

@@ -24,6 +24,15 @@ pub(crate) struct Caller {
     pub(crate) gid: u32,
 }
 
+/// How a file that may exist is opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Opening {
+    /// It must not exist.
+    pub(crate) exclusive: bool,
+    /// It will be written.
+    pub(crate) write: bool,
+}
+
 impl Home {
     /// Makes a folder.
     pub(crate) fn make_folder(
@@ -82,13 +91,13 @@ impl Home {
         self.find(place)
     }
 
-    /// Makes and opens a file; opens it if it exists and `exclusive` is not asked for.
+    /// Makes and opens a file; opens it if it exists and need not be new.
     pub(crate) fn create(
         &self,
         parent: u64,
         name: &OsStr,
         mode: u32,
-        exclusive: bool,
+        opening: Opening,
         caller: Caller,
     ) -> Result<(Attributes, Arc<OpenFile>), HomeError> {
         let place = self.at(parent, name)?;
@@ -107,9 +116,10 @@ impl Home {
                 };
                 self.or_forget(made, opened)
             }
-            Err(Errno::EXIST) if !exclusive => {
+            Err(Errno::EXIST) if !opening.exclusive => {
                 let found = self.find(place)?;
-                let opened = self.node(found.id).and_then(|node| self.open_file(&node, true));
+                let opened =
+                    self.node(found.id).and_then(|node| self.open_file(&node, opening.write));
                 self.or_forget(found, opened)
             }
             Err(error) => Err(HomeError::io("create")(error)),

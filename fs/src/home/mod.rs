@@ -28,7 +28,7 @@ mod tree;
 
 pub(crate) use attributes::{Attributes, Changes, NewTime, Time};
 pub(crate) use copy::copy;
-pub(crate) use create::Caller;
+pub(crate) use create::{Caller, Opening};
 pub use error::HomeError;
 pub(crate) use folder::{Folder, Listed};
 pub(crate) use open::OpenFile;

@@ -123,7 +123,7 @@ impl<S: Store> HomeFile<S> {
         }
         let found = self.store.next_data(HEADER + at).map_err(HomeError::io("search for data"))?;
         // What is found in the carrier is beyond the size.
-        match found.map(|stored| (stored - HEADER).max(at)) {
+        match found.map(|stored| stored.saturating_sub(HEADER).max(at)) {
             Some(data) if data < tail.size => Ok(data),
             _ => Err(HomeError::PastEnd),
         }
@@ -140,6 +140,6 @@ impl<S: Store> HomeFile<S> {
         }
         let found =
             self.store.next_hole(HEADER + at).map_err(HomeError::io("search for a hole"))?;
-        Ok((found - HEADER).max(at).min(tail.size))
+        Ok(found.saturating_sub(HEADER).max(at).min(tail.size))
     }
 }

@@ -1,10 +1,11 @@
 use super::*;
 use crate::home::attributes::Changes;
-use crate::home::create::Caller;
+use crate::home::create::{Caller, Opening};
 use std::fs;
 use std::os::unix::fs::{MetadataExt, symlink};
 
 const SELF: Caller = Caller { uid: 0, gid: 0 };
+const NEW: Opening = Opening { exclusive: true, write: true };
 
 struct Fixture {
     home: Home,
@@ -56,7 +57,7 @@ fn a_file_swapped_for_a_link_is_stale() {
         return;
     }
     let Fixture { home, folder } = fixture();
-    let (made, open) = home.create(1, OsStr::new("f"), 0o600, true, SELF).unwrap();
+    let (made, open) = home.create(1, OsStr::new("f"), 0o600, NEW, SELF).unwrap();
     open.file.write(0, b"secret").unwrap();
     drop(open);
     let outside = tempfile::NamedTempFile::new().unwrap();
@@ -75,7 +76,7 @@ fn hard_links_share_a_node_and_its_size() {
         return;
     }
     let Fixture { home, folder } = fixture();
-    let (made, open) = home.create(1, OsStr::new("a"), 0o640, true, SELF).unwrap();
+    let (made, open) = home.create(1, OsStr::new("a"), 0o640, NEW, SELF).unwrap();
     open.file.write(0, &[1; 5000]).unwrap();
     let linked = home.link(made.id, 1, OsStr::new("b")).unwrap();
     assert_eq!((linked.id, linked.size, linked.links), (made.id, 5000, 2));
@@ -110,7 +111,7 @@ fn renames_keep_the_node_and_open_by_the_new_name() {
         return;
     }
     let Fixture { home, folder: _kept } = fixture();
-    let (made, open) = home.create(1, OsStr::new("old"), 0o600, true, SELF).unwrap();
+    let (made, open) = home.create(1, OsStr::new("old"), 0o600, NEW, SELF).unwrap();
     open.file.write(0, b"content").unwrap();
     drop(open);
     let folder = home.make_folder(1, OsStr::new("d"), 0o755, SELF).unwrap();
@@ -130,6 +131,6 @@ fn what_cannot_be_given_to_the_caller_is_not_left_behind() {
     let Fixture { home, folder } = fixture();
     let other = Caller { uid: 0, gid: 0 };
     assert!(home.make_folder(1, OsStr::new("d"), 0o755, other).is_err());
-    assert!(home.create(1, OsStr::new("f"), 0o644, true, other).is_err());
+    assert!(home.create(1, OsStr::new("f"), 0o644, NEW, other).is_err());
     assert!(folder.path().read_dir().unwrap().next().is_none());
 }

@@ -17,10 +17,12 @@ const THREADS: usize = 4;
 
 /// A ciphertext folder and the key for it.
 pub(crate) struct Store {
-    pub(crate) folder: TempDir,
     key: HomeKey,
     pub(crate) vm: Uuid,
     arena: Arena,
+    /// Before the folder in the order of drops.
+    _small: Option<Small>,
+    pub(crate) folder: TempDir,
 }
 
 impl Store {
@@ -28,7 +30,21 @@ impl Store {
         let arena = Arena::new(256 * 1024).unwrap();
         let folder = TempDir::new().unwrap();
         fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).unwrap();
-        Store { folder, key: HomeKey::generate(&arena).unwrap(), vm: Uuid::new_v4(), arena }
+        let key = HomeKey::generate(&arena).unwrap();
+        Store { folder, key, vm: Uuid::new_v4(), arena, _small: None }
+    }
+
+    /// On a storage of its own with room for so many bytes; needs root, like a mount.
+    pub(crate) fn small(bytes: u64) -> Option<Store> {
+        if !rustix::process::geteuid().is_root() {
+            skip("not root");
+            return None;
+        }
+        let store = Store::new();
+        let options = CString::new(format!("size={bytes},mode=755")).unwrap();
+        let (path, flags) = (store.folder.path(), MountFlags::NOSUID | MountFlags::NODEV);
+        rustix::mount::mount("coffer-test", path, "tmpfs", flags, options.as_c_str()).unwrap();
+        Some(Store { _small: Some(Small(path.to_path_buf())), ..store })
     }
 
     /// Where a file's ciphertext lies.
@@ -36,7 +52,8 @@ impl Store {
         self.folder.path().join(name)
     }
 
-    fn home(&self) -> Home {
+    /// Opens it without mounting it.
+    pub(crate) fn home(&self) -> Home {
         // A key cannot be cloned; it travels in a sheet, as from hostd to vmd.
         let sheet = KeySheet::seal(&[SheetKey::Home(&self.key)]).unwrap();
         let key = KeySheet::open(sheet, &self.arena).unwrap().take_home().unwrap();
@@ -72,6 +89,15 @@ impl Store {
 fn skip(why: &str) -> Option<Mounted> {
     eprintln!("skipped: {why}; this test mounts a home");
     None
+}
+
+/// The storage under a small store, taken away before its folder is.
+pub(crate) struct Small(std::path::PathBuf);
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        let _ = rustix::mount::unmount(&self.0, UnmountFlags::DETACH);
+    }
 }
 
 /// A mounted home.

@@ -2,6 +2,7 @@
 
 use super::log;
 use super::mounted::Store;
+use cryptfs::door::serve;
 use std::fs::{self, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
@@ -99,4 +100,11 @@ fn a_killed_mount_ends_the_server() {
     assert_eq!(byte, *b"c");
     drop(held);
     mount.join();
+}
+
+#[test]
+fn a_device_that_is_not_mounted_is_refused() {
+    let Ok(device) = OpenOptions::new().read(true).write(true).open("/dev/fuse") else { return };
+    let store = Store::new();
+    assert!(serve(store.home(), device.into(), 2).is_err());
 }

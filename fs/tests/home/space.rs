@@ -106,3 +106,45 @@ fn the_space_shown_is_the_storage_s() {
     assert_eq!((shown.f_blocks, shown.f_namemax), (below.f_blocks, below.f_namemax));
     mount.unmount();
 }
+
+#[test]
+fn a_full_storage_harms_no_old_byte() {
+    let Some(store) = Store::small(4 << 20) else { return };
+    let Some(mount) = store.mount() else { return };
+    let old = pattern(1_000_003);
+    fs::write(mount.at("old"), &old).unwrap();
+    let full = std::io::ErrorKind::StorageFull;
+    let filler = fs::File::create_new(mount.at("filler")).unwrap();
+    let piece = pattern(70_001);
+    let mut size = 0;
+    let error = loop {
+        match filler.write_all_at(&piece, size) {
+            Ok(()) => size += 70_001,
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(error.kind(), full);
+    assert!(size > 2_000_000, "it filled up too early: {size}");
+    let left = fs::read(mount.at("filler")).unwrap();
+    assert!(left.len() as u64 >= size, "written bytes are gone");
+    assert!(left[..usize::try_from(size).unwrap()].chunks(70_001).all(|part| part == piece));
+    // An append that does not fit harms nothing; a write in place still works.
+    let append = OpenOptions::new().append(true).open(mount.at("old")).unwrap();
+    let refused = std::io::Write::write_all(&mut &append, &pattern(500_000)).unwrap_err();
+    assert_eq!(refused.kind(), full);
+    // The kernel may have sent it in parts, of which the first fitted.
+    let left = fs::read(mount.at("old")).unwrap();
+    assert!(left.starts_with(&old) && pattern(500_000).starts_with(&left[old.len()..]));
+    let inside = OpenOptions::new().write(true).open(mount.at("old")).unwrap();
+    inside.write_all_at(b"still works", 5000).unwrap();
+    drop((filler, append, inside));
+    fs::remove_file(mount.at("filler")).unwrap();
+    fs::write(mount.at("filler"), &old).unwrap();
+    mount.unmount();
+    let mount = store.mount().unwrap();
+    let mut expected = left;
+    expected[5000..5011].copy_from_slice(b"still works");
+    assert!(fs::read(mount.at("old")).unwrap() == expected);
+    assert!(fs::read(mount.at("filler")).unwrap() == old);
+    mount.unmount();
+}
