@@ -192,10 +192,16 @@ impl Datastore {
     fn children(&self) -> std::io::Result<Vec<PathBuf>> {
         let mut folders = Vec::new();
         for entry in std::fs::read_dir(&self.path)? {
-            let path = entry?.path();
-            let hidden = path.file_name().is_some_and(|n| n.as_encoded_bytes().starts_with(b"."));
-            if !hidden && VmFolder::new(&path).safe().symlink_metadata().is_ok() {
+            let entry = entry?;
+            let path = entry.path();
+            let hidden = entry.file_name().as_encoded_bytes().starts_with(b".");
+            if hidden || VmFolder::new(&path).safe().symlink_metadata().is_err() {
+                continue;
+            }
+            if entry.file_type()?.is_dir() {
                 folders.push(path);
+            } else {
+                self.report(format!("{} is a link, which is not followed", path.display()));
             }
         }
         Ok(folders)

@@ -46,12 +46,17 @@ fn damaged_folders_are_problems_and_hide_nothing() {
     }
     std::fs::create_dir_all(dir.path().join("not-a-vm/sub")).unwrap();
     std::fs::write(dir.path().join("file"), "").unwrap();
+    let elsewhere = tempfile::tempdir().unwrap();
+    vm_folder(elsewhere.path(), 3, "web03");
+    std::os::unix::fs::symlink(elsewhere.path(), dir.path().join("web03")).unwrap();
     let store = store(dir.path());
     let found = store.scan([].iter());
     let names: Vec<_> = found.iter().map(|f| f.safe.name.to_string()).collect();
     assert_eq!(names, ["web01", "web02"]);
-    assert_eq!(store.info().problems.len(), 3, "{:?}", store.info().problems);
-    assert!(store.info().problems.iter().all(|p| p.contains("vm.safe")));
+    let problems = store.info().problems;
+    assert_eq!(problems.len(), 4, "{problems:?}");
+    assert!(problems[0].contains("web03 is a link"), "{problems:?}");
+    assert!(problems[1..].iter().all(|p| p.contains("vm.safe")), "{problems:?}");
 }
 
 #[test]

@@ -89,12 +89,12 @@ pub fn sync_folder(path: &Path) -> Result<(), Fault> {
     File::open(path).and_then(|f| f.sync_all()).map_err(Fault::io("flush", path))
 }
 
-/// Opens a folder for passing on.
+/// Opens a folder for passing on; a link is not followed.
 ///
 /// # Errors
 /// [`Fault::Io`].
 pub fn open_folder(path: &Path) -> Result<OwnedFd, Fault> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
     rustix::fs::open(path, flags, Mode::empty()).map_err(Fault::io("open", path))
 }
 

@@ -76,81 +76,94 @@ pub(super) fn all() -> Router<Arc<Host>> {
 }
 
 /// What this host is, and whether it is safe.
-#[utoipa::path(get, path = "/v1/host", tag = "host", responses((status = 200, body = HostStatus), (status = "default", body = ApiError)))]
+#[utoipa::path(get, path = "/v1/host", tag = "host",
+    responses((status = 200, body = HostStatus), (status = "default", body = ApiError)))]
 async fn show_host(call: Call) -> Answer<HostStatus> {
     call.look(|host| Ok(host.status())).await
 }
 
 /// This document.
-#[utoipa::path(get, path = "/v1/openapi.json", tag = "host", responses((status = 200, description = "OpenAPI 3.1")))]
+#[utoipa::path(get, path = "/v1/openapi.json", tag = "host",
+    responses((status = 200, description = "OpenAPI 3.1")))]
 async fn openapi() -> Result<impl IntoResponse, Refused> {
     let text = super::document().map_err(|e| Refused(Fault::Bug(e.to_string())))?;
     Ok(([(header::CONTENT_TYPE, "application/json")], text))
 }
 
 /// All VMs.
-#[utoipa::path(get, path = "/v1/vms", tag = "vm", responses((status = 200, body = Vec<VmInfo>), (status = "default", body = ApiError)))]
+#[utoipa::path(get, path = "/v1/vms", tag = "vm",
+    responses((status = 200, body = Vec<VmInfo>), (status = "default", body = ApiError)))]
 async fn list_vms(call: Call) -> Answer<Vec<VmInfo>> {
     call.look(|host| Ok(host.list_vms())).await
 }
 
 /// Make a VM: a new key, a new safe.
-#[utoipa::path(post, path = "/v1/vms", tag = "vm", request_body = CreateVm, responses((status = 200, body = VmInfo), (status = "default", body = ApiError)))]
+#[utoipa::path(post, path = "/v1/vms", tag = "vm", request_body = CreateVm,
+    responses((status = 200, body = VmInfo), (status = "default", body = ApiError)))]
 async fn create_vm(call: Call, Body(body): Body<CreateVm>) -> Answer<VmInfo> {
     call.run("vm-create", body.name.clone(), move |host| host.create_vm(&body)).await
 }
 
 /// Take a VM folder of a datastore into the inventory.
-#[utoipa::path(post, path = "/v1/vms/register", tag = "vm", request_body = RegisterVm, responses((status = 200, body = VmInfo), (status = "default", body = ApiError)))]
+#[utoipa::path(post, path = "/v1/vms/register", tag = "vm", request_body = RegisterVm,
+    responses((status = 200, body = VmInfo), (status = "default", body = ApiError)))]
 async fn register_vm(call: Call, Body(body): Body<RegisterVm>) -> Answer<VmInfo> {
     let target = body.path.display().to_string();
     call.run("vm-register", target, move |host| host.register_vm(&body)).await
 }
 
 /// One VM.
-#[utoipa::path(get, path = "/v1/vms/{vm}", tag = "vm", params(("vm" = String, Path)), responses((status = 200, body = VmInfo), (status = "default", body = ApiError)))]
+#[utoipa::path(get, path = "/v1/vms/{vm}", tag = "vm", params(("vm" = String, Path)),
+    responses((status = 200, body = VmInfo), (status = "default", body = ApiError)))]
 async fn show_vm(call: Call, Names(vm): Names<String>) -> Answer<VmInfo> {
     call.look(move |host| host.show_vm(&vm)).await
 }
 
 /// Delete a VM with everything in its folder.
-#[utoipa::path(delete, path = "/v1/vms/{vm}", tag = "vm", params(("vm" = String, Path)), responses((status = 200, description = "As it was", body = VmInfo), (status = "default", body = ApiError)))]
+#[utoipa::path(delete, path = "/v1/vms/{vm}", tag = "vm", params(("vm" = String, Path)),
+    responses((status = 200, description = "As it was", body = VmInfo), (status = "default", body = ApiError)))]
 async fn delete_vm(call: Call, Names(vm): Names<String>) -> Answer<VmInfo> {
     call.run("vm-delete", vm.clone(), move |host| host.delete_vm(&vm)).await
 }
 
 /// Mount the decrypted home.
-#[utoipa::path(post, path = "/v1/vms/{vm}/mount", tag = "vm", params(("vm" = String, Path)), responses((status = 200, body = VmInfo), (status = "default", body = ApiError)))]
+#[utoipa::path(post, path = "/v1/vms/{vm}/mount", tag = "vm", params(("vm" = String, Path)),
+    responses((status = 200, body = VmInfo), (status = "default", body = ApiError)))]
 async fn mount_vm(call: Call, Names(vm): Names<String>) -> Answer<VmInfo> {
     call.run("vm-mount", vm.clone(), move |host| host.mount_vm(&vm)).await
 }
 
 /// Unmount the home.
-#[utoipa::path(post, path = "/v1/vms/{vm}/umount", tag = "vm", params(("vm" = String, Path)), request_body = Force, responses((status = 200, body = VmInfo), (status = "default", body = ApiError)))]
+#[utoipa::path(post, path = "/v1/vms/{vm}/umount", tag = "vm", params(("vm" = String, Path)), request_body = Force,
+    responses((status = 200, body = VmInfo), (status = "default", body = ApiError)))]
 async fn umount_vm(call: Call, Names(vm): Names<String>, Body(how): Body<Force>) -> Answer<VmInfo> {
     call.run("vm-umount", vm.clone(), move |host| host.umount_vm(&vm, &how)).await
 }
 
 /// Lock a VM: nothing is served, its key is dropped, also after a restart.
-#[utoipa::path(post, path = "/v1/vms/{vm}/lock", tag = "vm", params(("vm" = String, Path)), request_body = Force, responses((status = 200, body = VmInfo), (status = "default", body = ApiError)))]
+#[utoipa::path(post, path = "/v1/vms/{vm}/lock", tag = "vm", params(("vm" = String, Path)), request_body = Force,
+    responses((status = 200, body = VmInfo), (status = "default", body = ApiError)))]
 async fn lock_vm(call: Call, Names(vm): Names<String>, Body(how): Body<Force>) -> Answer<VmInfo> {
     call.run("vm-lock", vm.clone(), move |host| host.lock_vm(&vm, &how)).await
 }
 
 /// Unlock a VM, and try its keys.
-#[utoipa::path(post, path = "/v1/vms/{vm}/unlock", tag = "vm", params(("vm" = String, Path)), responses((status = 200, body = VmInfo), (status = "default", body = ApiError)))]
+#[utoipa::path(post, path = "/v1/vms/{vm}/unlock", tag = "vm", params(("vm" = String, Path)),
+    responses((status = 200, body = VmInfo), (status = "default", body = ApiError)))]
 async fn unlock_vm(call: Call, Names(vm): Names<String>) -> Answer<VmInfo> {
     call.run("vm-unlock", vm.clone(), move |host| host.unlock_vm(&vm)).await
 }
 
 /// Disks of a VM.
-#[utoipa::path(get, path = "/v1/vms/{vm}/disks", tag = "disk", params(("vm" = String, Path)), responses((status = 200, body = Vec<DiskInfo>), (status = "default", body = ApiError)))]
+#[utoipa::path(get, path = "/v1/vms/{vm}/disks", tag = "disk", params(("vm" = String, Path)),
+    responses((status = 200, body = Vec<DiskInfo>), (status = "default", body = ApiError)))]
 async fn list_disks(call: Call, Names(vm): Names<String>) -> Answer<Vec<DiskInfo>> {
     call.look(move |host| host.list_disks(&vm)).await
 }
 
 /// Make a disk.
-#[utoipa::path(post, path = "/v1/vms/{vm}/disks", tag = "disk", params(("vm" = String, Path)), request_body = CreateDisk, responses((status = 200, body = DiskInfo), (status = "default", body = ApiError)))]
+#[utoipa::path(post, path = "/v1/vms/{vm}/disks", tag = "disk", params(("vm" = String, Path)), request_body = CreateDisk,
+    responses((status = 200, body = DiskInfo), (status = "default", body = ApiError)))]
 async fn create_disk(
     call: Call,
     Names(vm): Names<String>,
@@ -161,19 +174,22 @@ async fn create_disk(
 }
 
 /// One disk.
-#[utoipa::path(get, path = "/v1/vms/{vm}/disks/{disk}", tag = "disk", params(("vm" = String, Path), ("disk" = String, Path)), responses((status = 200, body = DiskInfo), (status = "default", body = ApiError)))]
+#[utoipa::path(get, path = "/v1/vms/{vm}/disks/{disk}", tag = "disk", params(("vm" = String, Path), ("disk" = String, Path)),
+    responses((status = 200, body = DiskInfo), (status = "default", body = ApiError)))]
 async fn show_disk(call: Call, Names((vm, disk)): OfDisk) -> Answer<DiskInfo> {
     call.look(move |host| host.show_disk(&vm, &disk)).await
 }
 
 /// Delete a disk.
-#[utoipa::path(delete, path = "/v1/vms/{vm}/disks/{disk}", tag = "disk", params(("vm" = String, Path), ("disk" = String, Path)), responses((status = 200, description = "As it was", body = DiskInfo), (status = "default", body = ApiError)))]
+#[utoipa::path(delete, path = "/v1/vms/{vm}/disks/{disk}", tag = "disk", params(("vm" = String, Path), ("disk" = String, Path)),
+    responses((status = 200, description = "As it was", body = DiskInfo), (status = "default", body = ApiError)))]
 async fn delete_disk(call: Call, Names((vm, disk)): OfDisk) -> Answer<DiskInfo> {
     call.run("disk-delete", format!("{vm}/{disk}"), move |host| host.delete_disk(&vm, &disk)).await
 }
 
 /// Serve a disk.
-#[utoipa::path(post, path = "/v1/vms/{vm}/disks/{disk}/attach", tag = "disk", params(("vm" = String, Path), ("disk" = String, Path)), request_body = AttachDisk, responses((status = 200, body = DiskInfo), (status = "default", body = ApiError)))]
+#[utoipa::path(post, path = "/v1/vms/{vm}/disks/{disk}/attach", tag = "disk", params(("vm" = String, Path), ("disk" = String, Path)), request_body = AttachDisk,
+    responses((status = 200, body = DiskInfo), (status = "default", body = ApiError)))]
 async fn attach_disk(
     call: Call,
     Names((vm, disk)): OfDisk,
@@ -184,7 +200,8 @@ async fn attach_disk(
 }
 
 /// Serve a disk no more.
-#[utoipa::path(post, path = "/v1/vms/{vm}/disks/{disk}/detach", tag = "disk", params(("vm" = String, Path), ("disk" = String, Path)), request_body = Force, responses((status = 200, body = DiskInfo), (status = "default", body = ApiError)))]
+#[utoipa::path(post, path = "/v1/vms/{vm}/disks/{disk}/detach", tag = "disk", params(("vm" = String, Path), ("disk" = String, Path)), request_body = Force,
+    responses((status = 200, body = DiskInfo), (status = "default", body = ApiError)))]
 async fn detach_disk(
     call: Call,
     Names((vm, disk)): OfDisk,
@@ -195,7 +212,8 @@ async fn detach_disk(
 }
 
 /// Make a detached disk larger, or smaller with the flag.
-#[utoipa::path(post, path = "/v1/vms/{vm}/disks/{disk}/resize", tag = "disk", params(("vm" = String, Path), ("disk" = String, Path)), request_body = ResizeDisk, responses((status = 200, body = DiskInfo), (status = "default", body = ApiError)))]
+#[utoipa::path(post, path = "/v1/vms/{vm}/disks/{disk}/resize", tag = "disk", params(("vm" = String, Path), ("disk" = String, Path)), request_body = ResizeDisk,
+    responses((status = 200, body = DiskInfo), (status = "default", body = ApiError)))]
 async fn resize_disk(
     call: Call,
     Names((vm, disk)): OfDisk,
@@ -206,31 +224,36 @@ async fn resize_disk(
 }
 
 /// An import has ended well.
-#[utoipa::path(post, path = "/v1/vms/{vm}/disks/{disk}/ready", tag = "disk", params(("vm" = String, Path), ("disk" = String, Path)), responses((status = 200, body = DiskInfo), (status = "default", body = ApiError)))]
+#[utoipa::path(post, path = "/v1/vms/{vm}/disks/{disk}/ready", tag = "disk", params(("vm" = String, Path), ("disk" = String, Path)),
+    responses((status = 200, body = DiskInfo), (status = "default", body = ApiError)))]
 async fn disk_ready(call: Call, Names((vm, disk)): OfDisk) -> Answer<DiskInfo> {
     call.run("disk-ready", format!("{vm}/{disk}"), move |host| host.disk_ready(&vm, &disk)).await
 }
 
 /// Providers and keys, never key bytes.
-#[utoipa::path(get, path = "/v1/keys", tag = "key", responses((status = 200, body = KeyStatus), (status = "default", body = ApiError)))]
+#[utoipa::path(get, path = "/v1/keys", tag = "key",
+    responses((status = 200, body = KeyStatus), (status = "default", body = ApiError)))]
 async fn key_status(call: Call) -> Answer<KeyStatus> {
     call.look(Host::key_status).await
 }
 
 /// The sealed key file of the native provider.
-#[utoipa::path(get, path = "/v1/keys/backup", tag = "key", responses((status = 200, body = KeyBackup), (status = "default", body = ApiError)))]
+#[utoipa::path(get, path = "/v1/keys/backup", tag = "key",
+    responses((status = 200, body = KeyBackup), (status = "default", body = ApiError)))]
 async fn key_backup(call: Call) -> Answer<KeyBackup> {
     call.run("key-backup", "native".into(), |host| host.key_backup()).await
 }
 
 /// The backup was stored.
-#[utoipa::path(post, path = "/v1/keys/backup/confirm", tag = "key", request_body = ConfirmBackup, responses((status = 200, body = KeyStatus), (status = "default", body = ApiError)))]
+#[utoipa::path(post, path = "/v1/keys/backup/confirm", tag = "key", request_body = ConfirmBackup,
+    responses((status = 200, body = KeyStatus), (status = "default", body = ApiError)))]
 async fn confirm_backup(call: Call, Body(body): Body<ConfirmBackup>) -> Answer<KeyStatus> {
     call.run("key-backup-confirm", "native".into(), move |host| host.confirm_backup(&body)).await
 }
 
 /// New keys, the old wraps replaced.
-#[utoipa::path(post, path = "/v1/keys/rotate", tag = "key", request_body = RotateKeys, responses((status = 200, body = RotateReport), (status = "default", body = ApiError)))]
+#[utoipa::path(post, path = "/v1/keys/rotate", tag = "key", request_body = RotateKeys,
+    responses((status = 200, body = RotateReport), (status = "default", body = ApiError)))]
 async fn rotate_keys(call: Call, Body(body): Body<RotateKeys>) -> Answer<RotateReport> {
     let target = body.vm.clone().unwrap_or_else(|| "all".into());
     call.run("key-rotate", target, move |host| host.rotate_keys(&body)).await

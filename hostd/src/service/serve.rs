@@ -153,7 +153,7 @@ pub(super) fn serve_disk(
     served: &Served,
 ) -> Result<(), Fault> {
     let Opened { body, key, lease } = opened;
-    let payload = crate::vm::open_payload(&crate::vm::payload_path(vm, &body), served.read_only)?;
+    let payload = crate::vm::open_payload(vm, &body, served.read_only)?;
     let sheet = KeySheet::seal(&[SheetKey::Disk(&key)])?;
     let request = Request::Attach(Attach {
         disk: body.name.to_string(),

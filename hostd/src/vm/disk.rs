@@ -17,7 +17,7 @@ use cryptfs::seal::{self, Wrap};
 use crypto::{Dek, Unit};
 use hostd_api::error::ErrorCode;
 use hostd_api::types::{CreateDisk, DiskInfo, ResizeDisk};
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{Mode, OFlags, ResolveFlags};
 use std::fs::File;
 use std::path::Path;
 
@@ -100,7 +100,7 @@ impl Host {
         opened.body.geometry(false).map_err(|e| bad_size(&e))?;
         let path = vm.folder.descriptor(&disk);
         let payload = payload_path(&vm, &opened.body);
-        let file = open_payload(&payload, false)?;
+        let file = open_payload(&vm, &opened.body, false)?;
         let length = |bytes| file.set_len(bytes).map_err(Fault::io("resize", &payload));
         if new > old {
             // What an interrupted shrink left behind the old end must not come back.
@@ -142,14 +142,23 @@ impl Host {
     }
 }
 
-/// Opens a payload without following links: who can write to the datastore must not choose which file of
-/// this host is written.
-pub(crate) fn open_payload(path: &Path, read_only: bool) -> Result<File, Fault> {
+/// Opens the payload of a disk without following links below the VM folder: who can write to the datastore must
+/// not choose which file of this host is written.
+pub(crate) fn open_payload(
+    vm: &Vm,
+    descriptor: &Descriptor,
+    read_only: bool,
+) -> Result<File, Fault> {
     let access = if read_only { OFlags::RDONLY } else { OFlags::RDWR };
-    let flags = access | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
-    let file = rustix::fs::open(path, flags, Mode::empty()).map_err(Fault::io("open", path))?;
+    let flags = access | OFlags::CLOEXEC | OFlags::NONBLOCK;
+    let path = payload_path(vm, descriptor);
+    let folder = files::open_folder(vm.folder.path())?;
+    let below = path.strip_prefix(vm.folder.path()).unwrap_or(&path);
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+    let file = rustix::fs::openat2(&folder, below, flags, Mode::empty(), resolve)
+        .map_err(Fault::io("open", &path))?;
     let file = File::from(file);
-    if file.metadata().map_err(Fault::io("look at", path))?.is_file() {
+    if file.metadata().map_err(Fault::io("look at", &path))?.is_file() {
         return Ok(file);
     }
     Err(Fault::refused(

@@ -23,7 +23,7 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 /// Most disks shown of one VM; a VM has a handful, and a folder full of rubbish must not fill memory.
-pub(crate) const MAX_DISKS: usize = 256;
+pub(super) const MAX_DISKS: usize = 256;
 
 impl Host {
     /// All VMs. One that a verb works on is shown as it was last seen.
@@ -180,7 +180,7 @@ pub(super) fn disk_info(vm: &Vm, name: &Name, served: Option<&Served>, clients: 
 }
 
 /// Where the payload of a disk is. The descriptor's reader has checked that it is a plain file name.
-pub(crate) fn payload_path(vm: &Vm, descriptor: &Descriptor) -> PathBuf {
+pub(super) fn payload_path(vm: &Vm, descriptor: &Descriptor) -> PathBuf {
     vm.folder.disks().join(&descriptor.payload)
 }
 

@@ -13,7 +13,6 @@ mod rotate;
 mod serve;
 
 pub(crate) use disk::open_payload;
-pub(crate) use info::payload_path;
 pub use open::Opened;
 
 use crate::fault::Fault;

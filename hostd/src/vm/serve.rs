@@ -4,7 +4,7 @@
 //! that it started for nothing.
 
 use super::disk::open_payload;
-use super::info::{disk_info, payload_path};
+use super::info::disk_info;
 use super::{Inner, Vm};
 use crate::fault::Fault;
 use crate::host::Host;
@@ -43,7 +43,7 @@ impl Host {
             self.datastore_of(&vm)?.writable()?;
         }
         // Looked at here, so that no process is started for a disk that cannot be served.
-        open_payload(&payload_path(&vm, &opened.body), request.read_only)?;
+        open_payload(&vm, &opened.body, request.read_only)?;
         let service = self.running(&vm, &mut inner)?;
         let outcome = self.attach_to(&vm, service, opened, request.read_only);
         self.stop_if_idle(&mut inner);

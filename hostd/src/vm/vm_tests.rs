@@ -267,6 +267,13 @@ fn a_payload_that_is_a_link_is_not_followed() {
         t.host.resize_disk("web01", "root", &ResizeDisk { size: 8 << 20, shrink: false }).is_err()
     );
     assert_eq!(t.host.show_disk("web01", "root").unwrap().state, DiskState::Damaged);
+    // Nor is a folder on the way to it.
+    t.disk("web01", "other");
+    let (disks, moved) = (t.store().join("web01/disks"), t.dir.path().join("moved"));
+    std::fs::rename(&disks, &moved).unwrap();
+    std::os::unix::fs::symlink(&moved, &disks).unwrap();
+    let error = refused(t.host.attach_disk("web01", "other", &AttachDisk::default()));
+    assert!(error.message.contains("other.data"), "{}", error.message);
 }
 
 #[test]
