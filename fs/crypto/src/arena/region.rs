@@ -2,7 +2,7 @@
 //!
 //! It must not know slots or keys. Flow: reserve an inaccessible range with one spare page at each
 //! end, map secret memory (or locked anonymous memory) over its middle, close the descriptor; on
-//! drop, wipe and unmap.
+//! drop, unmap. What was written is wiped by those who wrote it.
 
 use std::ffi::c_void;
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
