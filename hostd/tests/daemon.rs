@@ -61,7 +61,14 @@ impl Place {
     }
 
     fn start(&self) -> Daemon {
-        let mut child = self.hostd(&["--demo"]).stderr(Stdio::null()).spawn().unwrap();
+        self.start_with(|_| ())
+    }
+
+    fn start_with(&self, set_up: impl FnOnce(&mut Command)) -> Daemon {
+        let mut command = self.hostd(&["--demo"]);
+        command.stderr(std::fs::File::create(self.path("log")).unwrap());
+        set_up(&mut command);
+        let mut child = command.spawn().unwrap();
         let client = Client::new(&self.path("run/hostd.sock"));
         let end = Instant::now() + Duration::from_secs(30);
         while client.get::<HostStatus>("/v1/host").is_err() {
@@ -263,4 +270,64 @@ fn the_printing_verbs_print() {
     let document: serde_json::Value = serde_json::from_str(&print("openapi")).unwrap();
     assert_eq!(document["openapi"], "3.1.0");
     assert!(Path::new(&place.config()).exists());
+}
+
+#[test]
+fn systemd_is_told_of_start_and_stop() {
+    let place = Place::new();
+    place.init();
+    let socket = place.path("notify");
+    let notified = std::os::unix::net::UnixDatagram::bind(&socket).unwrap();
+    notified.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    let next = || {
+        let mut text = [0; 64];
+        let length = notified.recv(&mut text).unwrap();
+        String::from_utf8_lossy(&text[..length]).into_owned()
+    };
+    let daemon = place.start_with(|command| {
+        command.env("NOTIFY_SOCKET", &socket);
+    });
+    assert_eq!(next(), "READY=1");
+    daemon.stop();
+    assert_eq!(next(), "STOPPING=1");
+}
+
+#[test]
+fn the_passphrase_can_be_a_credential() {
+    let place = Place::new();
+    let text = std::fs::read_to_string(place.config()).unwrap();
+    let file = format!("passphrase_file = {:?}", place.path("passphrase"));
+    std::fs::write(place.config(), text.replace(&file, "credential = \"passphrase\"")).unwrap();
+    let (code, text) = ended(&place.hostd(&["init"]).output().unwrap());
+    assert_eq!(code, 8, "{text}");
+    assert!(text.contains("LoadCredential=passphrase"), "{text}");
+    let made =
+        place.hostd(&["init"]).env("CREDENTIALS_DIRECTORY", place.dir.path()).output().unwrap();
+    assert!(made.status.success(), "{made:?}");
+    let daemon = place.start_with(|command| {
+        command.env("CREDENTIALS_DIRECTORY", place.dir.path());
+    });
+    daemon.client.post::<_, VmInfo>("/v1/vms", &json!({"name": "web01"})).unwrap();
+    daemon.stop();
+}
+
+#[test]
+fn every_change_leaves_an_audit_line() {
+    let place = Place::new();
+    place.init();
+    let daemon = place.start();
+    daemon.client.post::<_, VmInfo>("/v1/vms", &json!({"name": "web01"})).unwrap();
+    daemon.client.post::<_, VmInfo>("/v1/vms/web01/umount", &json!({})).unwrap_err();
+    daemon.client.get::<VmInfo>("/v1/vms/web01").unwrap();
+    daemon.stop();
+    let log = std::fs::read_to_string(place.path("log")).unwrap();
+    let lines: Vec<_> = log.lines().filter(|l| l.contains("hostd::audit")).collect();
+    assert_eq!(lines.len(), 2, "{log}");
+    let uid = format!("uid={}", rustix::process::getuid().as_raw());
+    for word in [uid.as_str(), "verb=\"vm-create\"", "on=\"web01\"", "outcome=\"done\""] {
+        assert!(lines[0].contains(word), "{word} is missing in {}", lines[0]);
+    }
+    for word in ["verb=\"vm-umount\"", "outcome=\"refused\"", "is not mounted"] {
+        assert!(lines[1].contains(word), "{word} is missing in {}", lines[1]);
+    }
 }

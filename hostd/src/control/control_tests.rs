@@ -136,6 +136,23 @@ fn wrong_http_does_not_hurt() {
 }
 
 #[test]
+fn a_body_that_comes_late_is_read_before_the_answer() {
+    let s = served();
+    for path in ["/v1/vms/nope/unlock", "/v1/nothing"] {
+        let mut stream = UnixStream::connect(s.client.socket()).unwrap();
+        let head = format!(
+            "POST {path} HTTP/1.1\r\nHost: h\r\nConnection: close\r\nContent-Length: 2\r\n\r\n"
+        );
+        stream.write_all(head.as_bytes()).unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        stream.write_all(b"{}").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 404"), "{answer}");
+    }
+}
+
+#[test]
 fn a_second_socket_is_refused_and_a_stale_one_replaced() {
     let s = served();
     let runtime = tokio::runtime::Runtime::new().unwrap();

@@ -17,20 +17,40 @@ use crate::fault::Fault;
 use crate::host::Host;
 use answer::Refused;
 use axum::Json;
-use axum::extract::DefaultBodyLimit;
+use axum::extract::Request;
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
 use hostd_api::error::ErrorCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Largest request body in bytes: a request has a name and a few numbers.
 const MAX_BODY: usize = 64 * 1024;
+
+/// How long the body of a request may take to arrive; it comes from a process of this host.
+const BODY_WAIT: Duration = Duration::from_secs(10);
 
 /// The routes, over this host.
 pub fn router(host: Arc<Host>) -> axum::Router {
     routes::all()
         .fallback(no_route)
         .method_not_allowed_fallback(no_method)
-        .layer(DefaultBodyLimit::max(MAX_BODY))
+        .layer(middleware::from_fn(whole_body))
         .with_state(host)
+}
+
+/// Reads the body before anything is answered. An answer that comes earlier closes the connection, and a client
+/// that is still sending takes that for a lost one.
+async fn whole_body(request: Request, next: Next) -> Response {
+    let (parts, body) = request.into_parts();
+    let read = tokio::time::timeout(BODY_WAIT, axum::body::to_bytes(body, MAX_BODY)).await;
+    let reason = match read {
+        Ok(Ok(bytes)) => return next.run(Request::from_parts(parts, bytes.into())).await,
+        Ok(Err(e)) => format!("{e} (the limit is {MAX_BODY} bytes)"),
+        Err(_) => format!("it did not arrive within {} s", BODY_WAIT.as_secs()),
+    };
+    let message = format!("the body of the request is wrong: {reason}");
+    Refused(Fault::invalid(message, "see GET /v1/openapi.json")).into_response()
 }
 
 async fn no_route(uri: axum::http::Uri) -> Refused {
