@@ -18,7 +18,7 @@ pub struct HardenError {
 }
 
 /// No core dumps (three ways, with the arena's DONTDUMP), nobody may attach, no new privileges, files of ours
-/// are private, and no terminal or vanished peer ends us with a signal.
+/// are private, no terminal.
 ///
 /// # Errors
 /// [`HardenError`] names the setting.
@@ -35,23 +35,5 @@ pub fn harden() -> Result<(), HardenError> {
         Ok(_) | Err(Errno::PERM) => {}
         Err(e) => return Err(failed("start a session")(e)),
     }
-    ignore(libc::SIGHUP);
-    ignore(libc::SIGPIPE);
-    one_heap();
     Ok(())
-}
-
-fn ignore(signal: libc::c_int) {
-    // SAFETY: SIG_IGN runs no code of ours; the call touches no memory. It fails only for a bad signal number.
-    unsafe { libc::signal(signal, libc::SIG_IGN) };
-}
-
-/// Threads share one heap: the data path does not allocate, and a heap per thread would cost memory for nothing.
-fn one_heap() {
-    #[cfg(target_env = "gnu")]
-    {
-        // SAFETY: called before the first thread; the call only sets a number inside malloc. When it is
-        // refused the default stays, which is merely larger.
-        unsafe { libc::mallopt(libc::M_ARENA_MAX, 1) };
-    }
 }

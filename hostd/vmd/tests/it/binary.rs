@@ -191,6 +191,20 @@ fn sigterm_drains_and_exits_cleanly() {
 }
 
 #[test]
+fn a_hangup_ends_nothing() {
+    let host = Host::new();
+    let vmd = host.start();
+    let disk = host.disk("root", MIB);
+    ok(&vmd.attach(&disk, false));
+    let mut client = connect(&disk.socket);
+    for _ in 0..100 {
+        vmd.signal(Signal::HUP);
+        assert_eq!(client.read(0, 4096).unwrap(), [0; 4096]);
+    }
+    assert_eq!(vmd.status().disks.len(), 1);
+}
+
+#[test]
 fn without_hostd_it_says_so_and_fails() {
     let output = std::process::Command::new(env!("CARGO_BIN_EXE_vmd"))
         .args(["--vm", "web01"])
