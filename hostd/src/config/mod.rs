@@ -1,7 +1,7 @@
 //! The configuration file: what may be set, its defaults, and what is wrong with it.
 //!
 //! Owns the TOML shape and all defaults; must not open anything but the file itself and `/etc/group`. The text
-//! is parsed strictly (unknown keys are errors), then [`check`] turns every contradiction into a
+//! is parsed strictly (unknown keys are errors), then `check` turns every contradiction into a
 //! [`ConfigError`] that names file, key, reason and remedy.
 
 mod check;

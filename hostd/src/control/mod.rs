@@ -94,7 +94,7 @@ impl Call {
             ),
             Err(fault) => tracing::warn!(
                 target: "hostd::audit", uid = peer.uid, pid = peer.pid, verb, on = target,
-                outcome = "refused", reason = %fault
+                outcome = "refused", reason = fault.to_string()
             ),
         }
         outcome.map(Json).map_err(Refused)

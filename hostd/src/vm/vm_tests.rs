@@ -305,6 +305,18 @@ fn a_lock_survives_a_restart_and_names_the_key() {
     assert_eq!(t.host.show_vm("web01").unwrap().state, VmState::Unlocked);
 }
 
+#[test]
+fn a_lock_leaves_no_key_of_the_vm_in_memory() {
+    let t = TestHost::new();
+    let used = || t.host.keyring.arena().usage().used;
+    let before = used();
+    t.vm("web01");
+    t.disk("web01", "root");
+    assert!(used() > before);
+    t.host.lock_vm("web01", &GENTLE).unwrap();
+    assert_eq!(used(), before);
+}
+
 fn lock_code(t: &TestHost) -> LockCode {
     let error = refused(t.host.create_disk("web01", &create_disk("root", 4096)));
     assert_eq!(error.code, ErrorCode::VmLocked, "{error:?}");
