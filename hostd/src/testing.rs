@@ -4,7 +4,9 @@
 //! is absent, so what needs one is tested by the integration tests of the workspace.
 
 use crate::config::{Config, DatastoreConfig};
+use crate::control::api_error;
 use crate::datastore::Datastore;
+use crate::fault::Fault;
 use crate::files::{self, Locked};
 use crate::host::Host;
 use crate::inventory::Inventory;
@@ -12,6 +14,7 @@ use crate::keyring::{ClosedProvider, Keyring};
 use crate::keys::NATIVE;
 use crate::state::State;
 use crypto::{Arena, Argon2Params, Passphrase};
+use hostd_api::error::{ApiError, ErrorCode};
 use hostd_api::types::{CreateDisk, CreateVm};
 use kms_client::native::NativeProvider;
 use kms_client::{KeyProvider, KmsError};
@@ -165,4 +168,16 @@ fn build(dir: &Path, store: &Path, open: bool) -> Arc<Host> {
     };
     host.datastores.iter().for_each(|store| host.scan(store));
     Arc::new(host)
+}
+
+/// The API error of an outcome that must be one.
+pub(crate) fn refused<T: std::fmt::Debug>(outcome: Result<T, Fault>) -> ApiError {
+    let error = api_error(&outcome.unwrap_err());
+    assert!(!error.remedy.is_empty(), "{error:?}");
+    error
+}
+
+/// The code of an outcome that must be an error.
+pub(crate) fn code<T: std::fmt::Debug>(outcome: Result<T, Fault>) -> ErrorCode {
+    refused(outcome).code
 }

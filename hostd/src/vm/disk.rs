@@ -253,3 +253,7 @@ impl Drop for Fresh<'_> {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "disk_tests.rs"]
+mod tests;

@@ -1,28 +1,16 @@
 //! Tests of the verbs on VMs and disks: what they leave, what they refuse, and with which code.
 
-use crate::control::api_error;
 use crate::fault::Fault;
-use crate::testing::{TestHost, create_disk};
-use hostd_api::error::{ApiError, ErrorCode, LockCode};
+use crate::testing::{TestHost, code, create_disk, refused};
+use hostd_api::error::{ErrorCode, LockCode};
 use hostd_api::types::{
-    AttachDisk, CreateDisk, CreateVm, DiskState, Force, KeyringState, RegisterVm, ResizeDisk,
-    VmState,
+    AttachDisk, CreateVm, Force, KeyringState, RegisterVm, ResizeDisk, VmState,
 };
 use rustix::mount::{MountFlags, UnmountFlags};
 use std::path::{Path, PathBuf};
 
 const FORCE: Force = Force { force: true };
 const GENTLE: Force = Force { force: false };
-
-fn refused<T: std::fmt::Debug>(outcome: Result<T, Fault>) -> ApiError {
-    let error = api_error(&outcome.unwrap_err());
-    assert!(!error.remedy.is_empty(), "{error:?}");
-    error
-}
-
-fn code<T: std::fmt::Debug>(outcome: Result<T, Fault>) -> ErrorCode {
-    refused(outcome).code
-}
 
 fn create(t: &TestHost, name: &str) -> Result<(), Fault> {
     t.host.create_vm(&CreateVm { name: name.into(), datastore: None }).map(|_| ())
@@ -168,112 +156,6 @@ fn a_registered_folder_is_known_after_a_restart() {
     t.host.delete_vm("web01").unwrap();
     let t = t.restarted();
     assert!(t.host.list_vms().is_empty());
-}
-
-#[test]
-fn disks_are_padded_sparse_and_checked() {
-    let t = TestHost::new();
-    t.vm("web01");
-    let info = t.host.create_disk("web01", &create_disk("odd", 1000)).unwrap();
-    assert_eq!((info.size, info.unit, info.allocated), (1024, 512, 0));
-    let info = t.host.create_disk("web01", &create_disk("big", 1 << 30)).unwrap();
-    assert_eq!((info.size, info.unit, info.allocated), (1 << 30, 4096, 0));
-    assert_eq!(info.state, DiskState::Detached);
-    let again = t.host.create_disk("web01", &create_disk("big", 512));
-    assert_eq!(code(again), ErrorCode::AlreadyExists);
-    let unit = |unit, size| CreateDisk { unit: Some(unit), ..create_disk("x", size) };
-    for bad in [unit(1024, 4096), unit(4096, 512), create_disk("x", 0), create_disk("x", u64::MAX)]
-    {
-        assert_eq!(code(t.host.create_disk("web01", &bad)), ErrorCode::InvalidArgument, "{bad:?}");
-    }
-    let reserved = t.host.create_disk("web01", &create_disk("vmd", 512));
-    assert_eq!(code(reserved), ErrorCode::InvalidArgument);
-    let vm = "v".repeat(40);
-    t.vm(&vm);
-    let long = t.host.create_disk(&vm, &create_disk(&"x".repeat(64), 512));
-    assert!(refused(long).message.contains("at most 107"));
-    assert_eq!(t.host.list_disks("web01").unwrap().len(), 2);
-}
-
-#[test]
-fn resize_grows_and_shrinks_only_when_told() {
-    let t = TestHost::new();
-    t.vm("web01");
-    t.disk("web01", "root");
-    let resize = |size, shrink| t.host.resize_disk("web01", "root", &ResizeDisk { size, shrink });
-    let payload = t.store().join("web01/disks/root.data");
-    assert_eq!(resize((2 << 20) - 1, false).unwrap().size, 2 << 20);
-    assert_eq!(std::fs::metadata(&payload).unwrap().len(), 2 << 20);
-    assert_eq!(code(resize(4096, false)), ErrorCode::InvalidArgument);
-    assert_eq!(code(resize(0, true)), ErrorCode::InvalidArgument);
-    assert_eq!(code(resize(u64::MAX, false)), ErrorCode::InvalidArgument);
-    std::fs::write(&payload, vec![0xaa; 2 << 20]).unwrap();
-    assert_eq!(resize(4096, true).unwrap().size, 4096);
-    assert_eq!(std::fs::metadata(&payload).unwrap().len(), 4096);
-    // A shrink that was interrupted before the cut must not bring old data back.
-    std::fs::write(&payload, vec![0xaa; 12_288]).unwrap();
-    resize(8192, false).unwrap();
-    assert_eq!(std::fs::read(&payload).unwrap()[4096..], [0; 4096]);
-}
-
-#[test]
-fn an_import_is_served_to_the_import_only() {
-    let t = TestHost::new();
-    t.vm("web01");
-    let importing = CreateDisk { importing: true, ..create_disk("root", 4096) };
-    assert_eq!(t.host.create_disk("web01", &importing).unwrap().state, DiskState::Importing);
-    let attach = |importing| {
-        t.host.attach_disk("web01", "root", &AttachDisk { read_only: false, importing })
-    };
-    assert_eq!(code(attach(false)), ErrorCode::WrongState);
-    assert_eq!(t.host.disk_ready("web01", "root").unwrap().state, DiskState::Detached);
-    assert_eq!(code(attach(true)), ErrorCode::WrongState);
-    t.host.disk_ready("web01", "root").unwrap();
-}
-
-#[test]
-fn damaged_disks_are_shown_and_hide_nothing() {
-    let t = TestHost::new();
-    t.vm("web01");
-    for name in ["a", "b", "c", "d"] {
-        t.disk("web01", name);
-    }
-    let disks = t.store().join("web01/disks");
-    std::fs::write(disks.join("a.disk"), "{").unwrap();
-    std::fs::remove_file(disks.join("b.data")).unwrap();
-    std::fs::copy(disks.join("d.disk"), disks.join("c.disk")).unwrap();
-    let states: Vec<_> =
-        t.host.list_disks("web01").unwrap().into_iter().map(|d| (d.state, d.problem)).collect();
-    assert!(states[..3].iter().all(|(s, p)| *s == DiskState::Damaged && p.is_some()), "{states:?}");
-    assert_eq!(states[3], (DiskState::Detached, None));
-    let attach = |disk| code(t.host.attach_disk("web01", disk, &AttachDisk::default()));
-    assert_eq!(attach("a"), ErrorCode::Damaged);
-    assert_eq!(attach("b"), ErrorCode::Storage);
-    assert_eq!(attach("c"), ErrorCode::Damaged);
-    t.host.delete_disk("web01", "a").unwrap();
-    assert_eq!(t.host.list_disks("web01").unwrap().len(), 3);
-}
-
-#[test]
-fn a_payload_that_is_a_link_is_not_followed() {
-    let t = TestHost::new();
-    t.vm("web01");
-    t.disk("web01", "root");
-    let payload = t.store().join("web01/disks/root.data");
-    std::fs::remove_file(&payload).unwrap();
-    std::os::unix::fs::symlink("/etc/passwd", &payload).unwrap();
-    assert!(t.host.attach_disk("web01", "root", &AttachDisk::default()).is_err());
-    assert!(
-        t.host.resize_disk("web01", "root", &ResizeDisk { size: 8 << 20, shrink: false }).is_err()
-    );
-    assert_eq!(t.host.show_disk("web01", "root").unwrap().state, DiskState::Damaged);
-    // Nor is a folder on the way to it.
-    t.disk("web01", "other");
-    let (disks, moved) = (t.store().join("web01/disks"), t.dir.path().join("moved"));
-    std::fs::rename(&disks, &moved).unwrap();
-    std::os::unix::fs::symlink(&moved, &disks).unwrap();
-    let error = refused(t.host.attach_disk("web01", "other", &AttachDisk::default()));
-    assert!(error.message.contains("other.data"), "{}", error.message);
 }
 
 #[test]
