@@ -231,19 +231,21 @@ fn needs() -> Result<Rules, String> {
     let a_thread = all_bits(0, libc::CLONE_VM | libc::CLONE_THREAD | libc::CLONE_SIGHAND)?;
     let ruled = [
         // Memory is data, never new code.
-        (libc::SYS_mmap, no_code.clone()),
-        (libc::SYS_mprotect, no_code),
+        (libc::SYS_mmap, vec![no_code.clone()]),
+        (libc::SYS_mprotect, vec![no_code]),
         // Threads, no processes.
-        (libc::SYS_clone, a_thread),
+        (libc::SYS_clone, vec![a_thread]),
         // abort() signals a thread of its own process.
-        (libc::SYS_tgkill, equals(0, pid)?),
+        (libc::SYS_tgkill, vec![equals(0, pid)?]),
         // The only ioctl: another channel to the FUSE connection.
-        (libc::SYS_ioctl, equals(1, FUSE_DEV_IOC_CLONE)?),
+        (libc::SYS_ioctl, vec![equals(1, FUSE_DEV_IOC_CLONE)?]),
         // Names of threads.
-        (libc::SYS_prctl, equals(0, u64::from(libc::PR_SET_NAME.unsigned_abs()))?),
+        (libc::SYS_prctl, vec![equals(0, u64::from(libc::PR_SET_NAME.unsigned_abs()))?]),
+        // The own limits may be read, for the advice in error messages, not set.
+        (libc::SYS_prlimit64, vec![equals(0, 0)?, is_null(2)?]),
     ];
-    for (call, condition) in ruled {
-        rules.insert(call, vec![rule(condition)?]);
+    for (call, conditions) in ruled {
+        rules.insert(call, vec![SeccompRule::new(conditions).map_err(|e| e.to_string())?]);
     }
     Ok(rules)
 }
@@ -263,10 +265,6 @@ fn compile(
         .map_err(|e| e.to_string())
 }
 
-fn rule(condition: SeccompCondition) -> Result<SeccompRule, String> {
-    SeccompRule::new(vec![condition]).map_err(|e| e.to_string())
-}
-
 /// Argument `at` has all of `bits`.
 fn all_bits(at: u8, bits: libc::c_int) -> Result<SeccompCondition, String> {
     let bits = u64::from(bits.unsigned_abs());
@@ -281,6 +279,12 @@ fn no_bits(at: u8, bits: libc::c_int) -> Result<SeccompCondition, String> {
 /// Argument `at`, a 32-bit number, is `value`.
 fn equals(at: u8, value: u64) -> Result<SeccompCondition, String> {
     condition(at, SeccompCmpOp::Eq, value)
+}
+
+/// Argument `at`, a pointer, points nowhere.
+fn is_null(at: u8) -> Result<SeccompCondition, String> {
+    SeccompCondition::new(at, SeccompCmpArgLen::Qword, SeccompCmpOp::Eq, 0)
+        .map_err(|e| e.to_string())
 }
 
 fn condition(at: u8, operator: SeccompCmpOp, value: u64) -> Result<SeccompCondition, String> {

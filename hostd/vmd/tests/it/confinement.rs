@@ -83,6 +83,9 @@ fn threads_memory_and_descriptors_go_on_working() {
             let copy = file.try_clone().unwrap();
             assert_eq!(copy.metadata().unwrap().len(), 1 << 20);
             crypto::random_array::<32>().unwrap();
+            let memlock = rustix::process::getrlimit(rustix::process::Resource::Memlock);
+            let set = rustix::process::setrlimit(rustix::process::Resource::Memlock, memlock);
+            assert_eq!(set, Err(Errno::PERM));
             std::thread::sleep(std::time::Duration::from_millis(1));
         });
     assert!(status.is_none_or(|status| status.success()));

@@ -46,6 +46,19 @@ fn requests_that_have_come_are_answered() {
 }
 
 #[test]
+fn a_client_that_does_not_take_its_answers_is_cut() {
+    let served = Served::new(plain_export(), LIMITS);
+    let mut client = served.connect();
+    client.go();
+    for i in 0..32 {
+        client.send(&request(0, 0, i, 0, 4 << 20).encode());
+    }
+    let started = Instant::now();
+    assert!(served.server.stop(Duration::from_millis(200)).is_ok());
+    assert!(started.elapsed() < Duration::from_secs(2));
+}
+
+#[test]
 fn the_socket_serves_again_after_a_stop() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("disk.sock");

@@ -1,7 +1,9 @@
 //! Random requests, in random batches, against a plain array.
 
-use super::support::{Session, export, file, request};
+use super::support::{LIMITS, Session, export, file, request};
 use proptest::prelude::*;
+use std::io::{Read, Write};
+use vmd::nbd::connection::ConnectionError;
 use vmd::nbd::proto::transmission::Request;
 
 const SIZE: u64 = 256 * 1024;
@@ -122,5 +124,29 @@ proptest! {
         session.client.send(&batch);
         take(&mut session, &mut expected);
         prop_assert!(session.end().is_ok());
+    }
+
+    #[test]
+    fn garbage_ends_its_connection_and_harms_nobody(
+        garbage in prop::collection::vec(any::<u8>(), 1..2000),
+        after_the_handshake: bool,
+        magic: bool,
+    ) {
+        let mut session = Session::new(export(file(SIZE), SIZE, true), LIMITS);
+        if after_the_handshake {
+            session.client.go();
+        }
+        let mut bytes = garbage;
+        if magic && bytes.len() > 4 {
+            bytes[..4].copy_from_slice(&0x2560_9513u32.to_be_bytes());
+        }
+        // The server may have closed before everything is sent.
+        let _ = session.client.stream.write_all(&bytes);
+        let _ = session.client.stream.shutdown(std::net::Shutdown::Write);
+        let _ = session.client.stream.read_to_end(&mut Vec::new());
+        match session.end() {
+            Ok(()) | Err(ConnectionError::Client(_) | ConnectionError::Cut | ConnectionError::Gone) => {}
+            Err(other) => prop_assert!(false, "{other}"),
+        }
     }
 }
