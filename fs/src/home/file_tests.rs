@@ -1,5 +1,6 @@
 use super::*;
 use crate::backing::{Backing, FileBacking};
+use crate::home::keys::OPEN_FILE_ARENA;
 use crate::home::layout::{UNIT, physical};
 use crate::home::space::Zeroing;
 use crypto::{Arena, HomeKey};
@@ -272,4 +273,24 @@ fn parallel_writers_of_neighbouring_bytes_lose_nothing() {
     });
     let back = all(&file);
     assert!(back.iter().enumerate().all(|(at, &byte)| usize::from(byte) == at % 4 + 1));
+}
+
+#[test]
+fn an_open_file_takes_little_locked_memory() {
+    let arena = Arena::new(256 * 1024).unwrap();
+    let home = HomeKey::generate(&arena).unwrap();
+    let keys = Arc::new(HomeKeys::new(home, Uuid::from_u128(7), arena.clone()).unwrap());
+    let fixture = Fixture { keys, raw: tempfile::tempfile().unwrap() };
+    let before = arena.usage().used;
+    let file = fixture.open().unwrap();
+    file.write(0, b"x").unwrap();
+    let taken = arena.usage().used - before;
+    assert!((64..=OPEN_FILE_ARENA).contains(&taken), "{taken} bytes");
+    drop(file);
+    assert_eq!(arena.usage().used, before, "the key of a closed file is still there");
+    let key = crypto::Dek::generate(&arena).unwrap();
+    let portable = Xts::with_engine(key, crypto::Unit::B4096, crypto::Engine::Portable).unwrap();
+    let taken = arena.usage().used - before;
+    assert!(taken <= OPEN_FILE_ARENA, "portable: {taken} bytes");
+    drop(portable);
 }

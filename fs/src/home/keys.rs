@@ -8,6 +8,10 @@ use super::header::{self, Header, HeaderFault, MAC_INFO, NONCE_LEN, PAGE_LEN};
 use crypto::{Arena, HomeKey, KeyError, MacKey, Unit, Xts};
 use uuid::Uuid;
 
+/// Most bytes of the arena that an open file takes, with either cipher engine: its key or its key schedule. The
+/// arena given to [`super::Home::open`] decides how many files can be open at one time.
+pub const OPEN_FILE_ARENA: usize = 1024;
+
 /// The keys of one VM home.
 pub(crate) struct HomeKeys {
     home: HomeKey,

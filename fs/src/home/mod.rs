@@ -1,7 +1,7 @@
 //! VM homes: a tree of encrypted files that looks like a plain folder.
 //!
 //! Owns the format of home files (`layout`, `header`), the files themselves (`file`, `tail`, `space`) and the
-//! tree of nodes over the ciphertext folder (`tree`); must not know FUSE. Flow: a node of the [`Tree`] is
+//! tree of nodes over the ciphertext folder (`tree`); must not know FUSE. Flow: a node of a [`Home`] is
 //! opened into a file, whose key comes from the home key and the nonce in its header, and whose reads and
 //! writes go to the stored file one to one, shifted by the header.
 
@@ -31,6 +31,7 @@ pub(crate) use copy::copy;
 pub(crate) use create::{Caller, Opening};
 pub use error::HomeError;
 pub(crate) use folder::{Folder, Listed};
+pub use keys::OPEN_FILE_ARENA;
 pub(crate) use open::OpenFile;
 pub(crate) use space::Zeroing;
 pub use tree::Home;
