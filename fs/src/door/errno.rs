@@ -16,6 +16,12 @@ pub(super) const NO_EXTENDED_ATTRIBUTES: Errno = Errno::ENOSYS;
 /// Answer to an access check. Without `default_permissions` nothing would check permissions: refuse all.
 pub(super) const NO_ACCESS_CHECK: Errno = Errno::EACCES;
 
+/// Answer to every `ioctl`: programs ask for those of other file systems and go on without.
+pub(super) const NO_IOCTL: Errno = Errno::ENOTTY;
+
+/// Answer to `poll`. The kernel then asks no more, and takes files as ready at any time, which they are.
+pub(super) const ALWAYS_READY: Errno = Errno::ENOSYS;
+
 /// The number for an error of `operation`, which is logged if it is nobody's everyday business.
 pub(super) fn refuse(operation: &'static str, error: &HomeError) -> Errno {
     let errno = errno_of(error);

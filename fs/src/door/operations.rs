@@ -4,16 +4,17 @@
 //! the trait must be implemented in one block, and stays flat: no method decides anything.
 
 use super::attr::{TTL, file_attr};
-use super::errno::{NO_ACCESS_CHECK, NO_EXTENDED_ATTRIBUTES, refuse};
+use super::errno::{ALWAYS_READY, NO_ACCESS_CHECK, NO_EXTENDED_ATTRIBUTES, NO_IOCTL, refuse};
 use super::handles::Handles;
 use super::init::negotiate;
 use super::requests::{Wanted, caller};
 use crate::home::{Attributes, Folder, Home, HomeError, OpenFile};
 use fuser::{
     AccessFlags, BsdFileFlags, CopyFileRangeFlags, FileHandle, Filesystem, FopenFlags, Generation,
-    INodeNo, KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData,
-    ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyLseek, ReplyOpen, ReplyStatfs,
-    ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+    INodeNo, IoctlFlags, KernelConfig, LockOwner, OpenFlags, PollEvents, PollFlags, PollNotifier,
+    RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty,
+    ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen, ReplyPoll, ReplyStatfs, ReplyWrite, ReplyXattr,
+    Request, TimeOrNow, WriteFlags,
 };
 use std::ffi::OsStr;
 use std::io;
@@ -381,6 +382,33 @@ impl Filesystem for Door {
 
     fn access(&self, _: &Request, _id: INodeNo, _mask: AccessFlags, reply: ReplyEmpty) {
         reply.error(NO_ACCESS_CHECK);
+    }
+
+    fn ioctl(
+        &self,
+        _: &Request,
+        _id: INodeNo,
+        _handle: FileHandle,
+        _flags: IoctlFlags,
+        _command: u32,
+        _input: &[u8],
+        _room: u32,
+        reply: ReplyIoctl,
+    ) {
+        reply.error(NO_IOCTL);
+    }
+
+    fn poll(
+        &self,
+        _: &Request,
+        _id: INodeNo,
+        _handle: FileHandle,
+        _notifier: PollNotifier,
+        _events: PollEvents,
+        _flags: PollFlags,
+        reply: ReplyPoll,
+    ) {
+        reply.error(ALWAYS_READY);
     }
 
     fn fallocate(

@@ -23,6 +23,25 @@ struct State {
     /// Writes of anything but stored bytes fail.
     full: bool,
     syncs: u64,
+    /// Calls that still succeed before one fails.
+    fault_in: Option<u64>,
+}
+
+impl State {
+    /// Fails the call whose turn it is, once.
+    fn turn(&mut self) -> io::Result<()> {
+        match self.fault_in {
+            Some(0) => {
+                self.fault_in = None;
+                Err(io::Error::from_raw_os_error(5))
+            }
+            Some(left) => {
+                self.fault_in = Some(left - 1);
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -54,6 +73,11 @@ impl Disk {
     /// Makes every write that is not a rewrite of stored bytes fail with ENOSPC.
     pub(super) fn set_full(&self, full: bool) {
         self.0.lock().unwrap().full = full;
+    }
+
+    /// Makes one call fail, after so many that succeed; `None` calls it off.
+    pub(super) fn set_fault(&self, calls: Option<u64>) {
+        self.0.lock().unwrap().fault_in = calls;
     }
 
     /// The image when `done` changes persisted in order, and of the next one the first `torn` sectors.
@@ -143,13 +167,15 @@ impl Backing for Disk {
 
     fn set_len(&self, len: u64) -> io::Result<()> {
         let mut state = self.0.lock().unwrap();
+        state.turn()?;
         state.live.resize(in_memory(len), 0);
         state.changes.push(Change::Length(in_memory(len)));
         Ok(())
     }
 
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
-        let state = self.0.lock().unwrap();
+        let mut state = self.0.lock().unwrap();
+        state.turn()?;
         let at = in_memory(offset);
         let bytes = state.live.get(at..at + buf.len()).ok_or(io::ErrorKind::UnexpectedEof)?;
         buf.copy_from_slice(bytes);
@@ -161,15 +187,17 @@ impl Backing for Disk {
         let (at, end) = (in_memory(offset), in_memory(offset) + buf.len());
         let header = at == 0 && buf.len() == in_memory(HEADER);
         assert!(header || end <= state.live.len(), "a data write moved the end of the file");
-        if state.full {
-            let new = (end > state.live.len()) || state.live[at..end].contains(&0);
-            // A full disk may take a first part of the write before it finds out.
+        let new = (end > state.live.len()) || state.live[at..end].contains(&0);
+        let fault = match state.turn() {
+            Ok(()) if state.full && new => Err(io::Error::from_raw_os_error(28)),
+            turn => turn,
+        };
+        if let Err(fault) = fault {
+            // The storage may take a first part of the write before it finds out.
             let part = buf.len() / 2 / SECTOR_LEN * SECTOR_LEN;
-            if new {
-                put(&mut state.live, at, &buf[..part], true);
-                state.changes.push(Change::Data { at, bytes: buf[..part].to_vec() });
-                return Err(io::Error::from_raw_os_error(28));
-            }
+            put(&mut state.live, at, &buf[..part], true);
+            state.changes.push(Change::Data { at, bytes: buf[..part].to_vec() });
+            return Err(fault);
         }
         put(&mut state.live, at, buf, true);
         state.changes.push(Change::Data { at, bytes: buf.to_vec() });
@@ -178,6 +206,7 @@ impl Backing for Disk {
 
     fn flush(&self) -> io::Result<()> {
         let mut state = self.0.lock().unwrap();
+        state.turn()?;
         state.durable = state.live.clone();
         state.changes.clear();
         state.syncs += 1;
@@ -186,6 +215,7 @@ impl Backing for Disk {
 
     fn punch(&self, offset: u64, len: u64) -> io::Result<()> {
         let mut state = self.0.lock().unwrap();
+        state.turn()?;
         let zeros = vec![0; in_memory(len)];
         put(&mut state.live, in_memory(offset), &zeros, false);
         state.changes.push(Change::Data { at: in_memory(offset), bytes: zeros });

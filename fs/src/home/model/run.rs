@@ -89,7 +89,8 @@ impl Life {
 
     fn step(&mut self) {
         let mut expected = self.now();
-        match self.dice.below(12) {
+        match self.dice.below(13) {
+            12 => self.meet_a_fault(&mut expected),
             0 | 1 => {
                 let size = self.offset();
                 expected.resize(size, 0);
@@ -136,6 +137,46 @@ impl Life {
             assert!(*byte == old || *byte == wanted[index], "a failed write harmed byte {index}");
         }
         // What it grew to shows in a crash between growth and the way back.
+        self.record(wanted);
+        *expected = left;
+    }
+
+    /// One call of the storage fails: the operation may be done or not, or in part, but nothing else changes.
+    fn meet_a_fault(&mut self, expected: &mut Vec<u8>) {
+        let (at, bytes) = (self.offset(), self.bytes());
+        let mut wanted = expected.clone();
+        self.disk.set_fault(Some(self.dice.below(6)));
+        let result = match self.dice.below(3) {
+            0 => {
+                wanted.resize(at, 0);
+                self.file.truncate(at as u64)
+            }
+            1 => {
+                let end = (at + bytes.len()).min(wanted.len());
+                if at < end {
+                    wanted[at..end].fill(0);
+                }
+                self.file.zero(at as u64, bytes.len() as u64, Zeroing::Punch, true)
+            }
+            _ => {
+                overwrite(&mut wanted, at, &bytes);
+                self.file.write(at as u64, &bytes)
+            }
+        };
+        self.disk.set_fault(None);
+        if result.is_ok() {
+            *expected = wanted;
+            return;
+        }
+        let left = content(&self.file);
+        let unit = wanted.len().next_multiple_of(4096);
+        let sizes = [expected.len(), wanted.len(), unit];
+        assert!(sizes.contains(&left.len()), "a fault led to size {}", left.len());
+        for (index, byte) in left.iter().enumerate() {
+            let seen = [expected.get(index), wanted.get(index)];
+            let zero = *byte == 0 && index >= expected.len();
+            assert!(zero || seen.contains(&Some(byte)), "a fault harmed byte {index}");
+        }
         self.record(wanted);
         *expected = left;
     }
