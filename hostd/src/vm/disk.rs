@@ -132,8 +132,10 @@ impl Host {
         self.datastore_of(&vm)?.writable()?;
         let _lock = exclusive(&vm, &inner)?;
         let info = disk_info(&vm, &disk, None, 0);
-        let payload = seal::Sealed::<Descriptor>::read(&path)
-            .map_or_else(|_| vm.folder.payload(&disk), |s| payload_path(&vm, s.unverified()));
+        // Only a verified descriptor may say which file goes with it: an edited one could name another disk's.
+        let opened = self.open_disk(&vm, &inner, &disk);
+        let payload =
+            opened.map_or_else(|_| vm.folder.payload(&disk), |o| payload_path(&vm, &o.body));
         // The descriptor first: without its key the payload is noise.
         files::remove(&path)?;
         files::sync_folder(&vm.folder.disks())?;

@@ -109,3 +109,17 @@ fn a_payload_that_is_a_link_is_not_followed() {
     let error = refused(t.host.attach_disk("web01", "other", &AttachDisk::default()));
     assert!(error.message.contains("other.data"), "{}", error.message);
 }
+
+#[test]
+fn an_edited_descriptor_takes_no_other_disk_with_it() {
+    let t = TestHost::new();
+    t.vm("web01");
+    t.disk("web01", "a");
+    t.disk("web01", "b");
+    let disks = t.store().join("web01/disks");
+    let text = std::fs::read_to_string(disks.join("a.disk")).unwrap();
+    std::fs::write(disks.join("a.disk"), text.replace("a.data", "b.data")).unwrap();
+    t.host.delete_disk("web01", "a").unwrap();
+    assert!(disks.join("b.data").exists() && !disks.join("a.data").exists());
+    assert_eq!(t.host.show_disk("web01", "b").unwrap().state, DiskState::Detached);
+}
