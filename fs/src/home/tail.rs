@@ -153,8 +153,8 @@ impl<S: Store> HomeFile<S> {
         let same = tail.size == size;
         tail.set(size, tail.clean && same);
         if !same && !size.is_multiple_of(UNIT) {
-            // Zero the pad now, not at the next growth, so that no later crash can show the bytes cut off.
-            // The shrink is done whatever becomes of it; growth tries again.
+            // Zero the pad now, which needs no sync: no growth was lost over it yet. Left for the next growth
+            // it would need one. The shrink is done whatever becomes of it; growth tries again.
             let _ = self.clean(tail, Found::AfterShrink);
         }
         Ok(())
