@@ -1,22 +1,26 @@
 //! The main loop: hostd on the link, and the signal to end.
 //!
 //! Owns the listening link socket. It must not know what requests mean. Flow: start, in the order of
-//! [`start`]; then one connection of hostd after the other, one request after the other, until Stop or SIGTERM;
+//! `start`; then one connection of hostd after the other, one request after the other, until Stop or SIGTERM;
 //! then everything that was started ends in the reverse order.
 
 use crate::refusal::Refusal;
 use crate::requests::Vmd;
 use crate::signals::Termination;
+use cryptfs::home::OPEN_FILE_ARENA;
 use crypto::{Arena, ArenaError, SelfTestError};
-use hostd_api::link::{Link, LinkError, PeerCred, Request, Response, accept};
+use hostd_api::link::{Link, LinkError, MAX_DISKS, PeerCred, Request, Response, accept};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use thiserror::Error;
 
-/// Locked memory for keys in bytes: 64 for each disk and each open file of the home, with the arena's own
-/// bookkeeping. Only touched pages cost memory.
-const ARENA: usize = 256 * 1024;
+/// Files of the home that may be open at one time; QEMU, swtpm and libvirt keep a dozen open.
+const OPEN_FILES: usize = 1024;
+
+/// Locked memory for keys in bytes: the keys of files and disks, and room for a key sheet that is being read.
+/// Only touched pages cost memory.
+const ARENA: usize = (OPEN_FILES + MAX_DISKS) * OPEN_FILE_ARENA + 64 * 1024;
 
 /// Why a vmd could not start or go on.
 #[derive(Debug, Error)]

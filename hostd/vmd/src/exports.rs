@@ -13,16 +13,13 @@ use cryptfs::name::Name;
 use cryptfs::volume::{Geometry, Volume, VolumeError};
 use crypto::{Arena, KeySheet, Unit};
 use hostd_api::error::ErrorCode;
-use hostd_api::link::{Attach, MAX_FDS, ServedDisk};
+use hostd_api::link::{Attach, MAX_DISKS, ServedDisk};
 use std::collections::BTreeMap;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use uuid::Uuid;
-
-/// Disks of one VM. An adoption gives the lock file and every listening socket back in one message.
-pub const MAX_DISKS: usize = MAX_FDS - 1;
 
 /// Time that requests in flight have at a detach; slow storage answers in less, a dead one never.
 pub const GRACE: Duration = Duration::from_secs(20);

@@ -336,7 +336,10 @@ impl Connection<'_> {
 /// Why an answer could not be sent.
 fn unsent(error: io::Error) -> ConnectionError {
     match error.kind() {
-        io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => ConnectionError::Gone,
+        // WouldBlock: the time limit of the handshake, within which it took nothing.
+        io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset | io::ErrorKind::WouldBlock => {
+            ConnectionError::Gone
+        }
         _ => ConnectionError::Socket(error),
     }
 }

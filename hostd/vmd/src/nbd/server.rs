@@ -30,6 +30,9 @@ const SOCKET_BUFFER: usize = 4 * 1024 * 1024;
 /// How long a cut connection may take to notice.
 const AFTER_CUT: Duration = Duration::from_secs(2);
 
+/// The same where there was no grace: many disks are being stopped, and time is up.
+const AFTER_CUT_IN_HASTE: Duration = Duration::from_millis(50);
+
 /// Pause after `accept` fails for want of descriptors or memory, so that the thread does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -120,7 +123,8 @@ impl Server {
         self.connections.shut(Shutdown::Read);
         if !self.connections.wait_until_empty(grace) {
             self.connections.shut(Shutdown::Both);
-            if !self.connections.wait_until_empty(AFTER_CUT) {
+            let limit = if grace.is_zero() { AFTER_CUT_IN_HASTE } else { AFTER_CUT };
+            if !self.connections.wait_until_empty(limit) {
                 return Err(self);
             }
         }

@@ -3,7 +3,7 @@
 use super::process::{Host, lock_is_free, ok, report};
 use super::support::{Client, request};
 use hostd_api::error::ErrorCode;
-use hostd_api::link::{Request, Response, ServeHome};
+use hostd_api::link::{MAX_DISKS, Request, Response, ServeHome};
 use rustix::net::SendFlags;
 use rustix::process::Signal;
 use std::os::fd::{AsFd, OwnedFd};
@@ -121,6 +121,21 @@ fn a_payload_that_was_cut_is_damaged() {
     std::fs::File::options().write(true).open(&disk.payload).unwrap().set_len(MIB - 1).unwrap();
     assert_eq!(code(vmd.attach(&disk, false)), ErrorCode::Damaged);
     assert!(vmd.status().disks.is_empty());
+}
+
+#[test]
+fn as_many_disks_as_can_be_adopted_and_no_more() {
+    let host = Host::new();
+    let vmd = host.start();
+    let disks: Vec<_> = (0..=MAX_DISKS).map(|i| host.disk(&format!("disk{i:03}"), 4096)).collect();
+    let (last, served) = disks.split_last().unwrap();
+    served.iter().for_each(|disk| ok(&vmd.attach(disk, false)));
+    assert_eq!(code(vmd.attach(last, false)), ErrorCode::HostLimit);
+    let (response, fds) = vmd.link.call(&Request::Adopt, &[]).unwrap();
+    assert_eq!(report(response).disks.len(), MAX_DISKS);
+    assert_eq!(fds.len(), 1 + MAX_DISKS);
+    assert_eq!(local_path(fds.into_iter().last().unwrap()), served.last().unwrap().socket);
+    ok(&vmd.ask(&Request::Stop));
 }
 
 #[test]
