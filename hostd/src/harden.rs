@@ -77,12 +77,21 @@ fn raise_locked_memory() {
     }
 }
 
-/// Each running VM takes some descriptors here, and one for each disk: the usual soft limit of 1024 ends at
-/// about 150 VMs. A failure shows as EMFILE at the attach that is one too many, with its remedy.
+/// Descriptors that a host and its vmds may have. A vmd keeps one for every file of a home that the kernel knows,
+/// so the usual hard limits (4096 to 20,000) end an `ls -R` of a large home. This is the kernel's own default
+/// ceiling (fs.nr_open).
+const DESCRIPTORS: u64 = 1 << 20;
+
+/// Tries [`DESCRIPTORS`], then the hard limit; vmds inherit it. A failure shows as EMFILE where one is too many,
+/// with its remedy.
 fn raise_descriptors() {
     let hard = rustix::process::getrlimit(Resource::Nofile).maximum;
-    let raised = Rlimit { current: hard, maximum: hard };
-    if let Err(e) = rustix::process::setrlimit(Resource::Nofile, raised) {
+    let wanted = hard.map(|hard| hard.max(DESCRIPTORS));
+    let set = |value| {
+        let raised = Rlimit { current: value, maximum: value };
+        rustix::process::setrlimit(Resource::Nofile, raised)
+    };
+    if let Err(e) = set(wanted).or_else(|_| set(hard)) {
         tracing::debug!("RLIMIT_NOFILE stays as it is: {e}");
     }
 }

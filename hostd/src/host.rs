@@ -195,6 +195,9 @@ impl Host {
         let (id, name) = (found.safe.id, found.safe.name.clone());
         let vm = Arc::new(Vm::new(id, name, &store.name, found.folder.clone(), access));
         tracing::debug!("VM {} has {} wraps", vm.name, found.safe.wraps().len());
+        if store.writable().is_ok() {
+            clear_temporary(&vm);
+        }
         self.inventory.insert(Arc::clone(&vm))?;
         Ok(vm)
     }
@@ -203,6 +206,18 @@ impl Host {
     pub(crate) fn datastore_of(&self, vm: &Vm) -> Result<&Datastore, Fault> {
         let found = self.datastores.iter().find(|d| d.name == vm.datastore);
         found.ok_or_else(|| Fault::Bug(format!("VM {} has no datastore", vm.name)))
+    }
+}
+
+/// Removes what a crash in the middle of a replacement left. No verb reaches the VM before it is taken in, so
+/// nobody is replacing a file there.
+fn clear_temporary(vm: &Vm) {
+    for folder in [vm.folder.path(), &vm.folder.disks()] {
+        match cryptfs::seal::clean(folder) {
+            Ok(0) => {}
+            Ok(count) => tracing::info!("removed {count} leftovers in {}", folder.display()),
+            Err(e) => tracing::warn!("leftovers in {} stay: {e}", folder.display()),
+        }
     }
 }
 

@@ -185,14 +185,19 @@ fn detached(inner: &Inner, vm: &Vm, disk: &Name) -> Result<(), Fault> {
 fn room(vm: &Vm, disk: &Name) -> Result<(), Fault> {
     let names = disk_names(&vm.folder.disks());
     let (descriptor, payload) = (vm.folder.descriptor(disk), vm.folder.payload(disk));
-    for path in [&descriptor, &payload] {
-        if path.symlink_metadata().is_ok() {
-            return Err(Fault::refused(
-                ErrorCode::AlreadyExists,
-                format!("VM {} has {} already", vm.name, path.display()),
-                "choose another name, or move that file away",
-            ));
-        }
+    if descriptor.symlink_metadata().is_ok() {
+        return Err(Fault::refused(
+            ErrorCode::AlreadyExists,
+            format!("VM {} has a disk {disk} already", vm.name),
+            format!("choose another name, or run `coffer disk delete {} {disk}`", vm.name),
+        ));
+    }
+    if payload.symlink_metadata().is_ok() {
+        return Err(Fault::refused(
+            ErrorCode::AlreadyExists,
+            format!("{} is there already, without a disk that it belongs to", payload.display()),
+            "choose another name, or move that file away",
+        ));
     }
     if names.len() >= MAX_DISKS {
         return Err(Fault::refused(

@@ -103,11 +103,16 @@ pub(super) fn no_disk(vm: &Vm, disk: &Name) -> Fault {
     )
 }
 
-/// The reason of a VM that an operator locked.
+/// The reason of a VM that an operator locked, with the key that its safe names first. After a start no safe has
+/// been read for it yet.
 pub(super) fn operator_lock(vm: &Vm) -> LockReason {
+    let key = vm.keys().first().cloned().or_else(|| {
+        let safe = Sealed::<Safe>::read(&vm.folder.safe()).ok()?;
+        safe.key_ids().next().cloned()
+    });
     LockReason {
         code: LockCode::LockedByOperator,
-        key_id: vm.keys().first().map(ToString::to_string),
+        key_id: key.map(|key| key.to_string()),
         detail: "an operator locked it".into(),
     }
 }
@@ -115,7 +120,6 @@ pub(super) fn operator_lock(vm: &Vm) -> LockReason {
 fn open<B: Body>(keyring: &Arc<Keyring>, path: &Path, user: &str) -> Result<Opened<B>, OpenFault> {
     let sealed = Sealed::<B>::read(path).map_err(OpenFault::Sealed)?;
     let ids: Vec<_> = sealed.key_ids().cloned().collect();
-    let mut sealed = Some(sealed);
     let mut first = None;
     for id in ids {
         let lease = match keyring.lease(&id, user) {
@@ -125,12 +129,7 @@ fn open<B: Body>(keyring: &Arc<Keyring>, path: &Path, user: &str) -> Result<Open
                 continue;
             }
         };
-        // `Sealed::open` takes the file, so a second wrap reads it again.
-        let file = match sealed.take() {
-            Some(file) => file,
-            None => Sealed::<B>::read(path).map_err(OpenFault::Sealed)?,
-        };
-        match file.open(lease.kek(), &id, keyring.arena()) {
+        match sealed.open(lease.kek(), &id, keyring.arena()) {
             Ok((body, key)) => return Ok(Opened { body, key, lease }),
             Err(e) => {
                 first.get_or_insert(OpenFault::Sealed(e));

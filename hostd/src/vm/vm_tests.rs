@@ -148,11 +148,14 @@ fn a_registered_folder_is_known_after_a_restart() {
     let deep = t.store().join("tenant/web01");
     std::fs::create_dir(t.store().join("tenant")).unwrap();
     std::fs::rename(t.store().join("web01"), &deep).unwrap();
+    let leftovers = [deep.join(".vm.safe.00.coffer-tmp"), deep.join("disks/.a.disk.00.coffer-tmp")];
+    leftovers.iter().for_each(|path| std::fs::write(path, "half").unwrap());
     let t = t.restarted();
     assert!(t.host.list_vms().is_empty());
     t.host.register_vm(&RegisterVm { path: deep.clone() }).unwrap();
     let t = t.restarted();
     assert_eq!(t.host.show_vm("web01").unwrap().path, deep.canonicalize().unwrap());
+    assert!(leftovers.iter().all(|path| !path.exists()), "leftovers of a crash are removed");
     t.host.delete_vm("web01").unwrap();
     let t = t.restarted();
     assert!(t.host.list_vms().is_empty());
@@ -174,7 +177,7 @@ fn a_lock_survives_a_restart_and_names_the_key() {
     assert_eq!(error.code, ErrorCode::VmLocked);
     assert!(error.remedy.contains("coffer vm unlock web01"), "{}", error.remedy);
     let reason = error.lock.unwrap();
-    assert_eq!((reason.code, reason.key_id), (LockCode::LockedByOperator, None));
+    assert_eq!((reason.code, reason.key_id), (LockCode::LockedByOperator, Some(key.clone())));
     let info = t.host.show_vm("web01").unwrap();
     assert_eq!(info.lock.unwrap().key_id, Some(key));
     assert_eq!(code(t.host.mount_vm("web01")), ErrorCode::VmLocked);

@@ -8,14 +8,17 @@ use cryptfs::door::{self, HomeServer};
 use cryptfs::home::Home;
 use crypto::{Arena, KeySheet};
 use hostd_api::error::ErrorCode;
+use std::num::NonZero;
+use std::ops::RangeInclusive;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use uuid::Uuid;
 
-/// Threads that answer the kernel. A VM home is a few configuration files, firmware state and logs: two keep
-/// one slow request from holding up the next, more would only cost memory.
-const THREADS: usize = 2;
+/// Fewest and most threads that answer the kernel. They wait for storage most of the time, so there are two for
+/// each processor; four keep slow requests from holding up others on a small host, and more than sixteen wait
+/// for each other in the kernel.
+const THREADS: RangeInclusive<usize> = 4..=16;
 
 /// How long the server may take to notice that it has been unmounted.
 const AFTER_UNMOUNT: Duration = Duration::from_secs(5);
@@ -32,6 +35,12 @@ pub struct HomeFds {
     pub folder: OwnedFd,
     /// Key sheet with the home key.
     pub sheet: OwnedFd,
+}
+
+/// Two threads for each processor that this process may use.
+fn threads() -> usize {
+    let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
+    processors.saturating_mul(2).clamp(*THREADS.start(), *THREADS.end())
 }
 
 /// A home that is being served.
@@ -58,7 +67,7 @@ impl ServedHome {
             let message = format!("cannot open the home: {e}");
             Refusal::new(ErrorCode::Storage, message, "check the home folder on the datastore")
         })?;
-        let server = door::serve(home, fds.fuse, THREADS).map_err(|e| {
+        let server = door::serve(home, fds.fuse, threads()).map_err(|e| {
             let message = format!("cannot serve the home at {}: {e}", mountpoint.display());
             Refusal::new(ErrorCode::HostLimit, message, "check that the host has FUSE")
         })?;
