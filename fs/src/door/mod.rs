@@ -10,6 +10,7 @@ mod errno;
 mod handles;
 mod init;
 mod operations;
+mod replies;
 mod requests;
 
 use crate::home::Home;

@@ -7,8 +7,9 @@ use super::attr::{TTL, file_attr};
 use super::errno::{ALWAYS_READY, NO_ACCESS_CHECK, NO_EXTENDED_ATTRIBUTES, NO_IOCTL, refuse};
 use super::handles::Handles;
 use super::init::negotiate;
+use super::replies::{attributes, empty, entry, opened, written};
 use super::requests::{Wanted, caller};
-use crate::home::{Attributes, Folder, Home, HomeError, OpenFile};
+use crate::home::{Folder, Home, OpenFile};
 use fuser::{
     AccessFlags, BsdFileFlags, CopyFileRangeFlags, FileHandle, Filesystem, FopenFlags, Generation,
     INodeNo, IoctlFlags, KernelConfig, LockOwner, OpenFlags, PollEvents, PollFlags, PollNotifier,
@@ -32,41 +33,6 @@ pub(super) struct Door {
 impl Door {
     pub(super) fn new(home: Home) -> Door {
         Door { home, files: Handles::new(), folders: Handles::new() }
-    }
-}
-
-fn entry(operation: &'static str, found: Result<Attributes, HomeError>, reply: ReplyEntry) {
-    match found {
-        Ok(found) => reply.entry(&TTL, &file_attr(&found), Generation(found.generation)),
-        Err(error) => reply.error(refuse(operation, &error)),
-    }
-}
-
-fn attributes(operation: &'static str, found: Result<Attributes, HomeError>, reply: ReplyAttr) {
-    match found {
-        Ok(found) => reply.attr(&TTL, &file_attr(&found)),
-        Err(error) => reply.error(refuse(operation, &error)),
-    }
-}
-
-fn empty(operation: &'static str, done: Result<(), HomeError>, reply: ReplyEmpty) {
-    match done {
-        Ok(()) => reply.ok(),
-        Err(error) => reply.error(refuse(operation, &error)),
-    }
-}
-
-fn opened(operation: &'static str, handle: Result<FileHandle, HomeError>, reply: ReplyOpen) {
-    match handle {
-        Ok(handle) => reply.opened(handle, FopenFlags::empty()),
-        Err(error) => reply.error(refuse(operation, &error)),
-    }
-}
-
-fn written(operation: &'static str, count: Result<u32, HomeError>, reply: ReplyWrite) {
-    match count {
-        Ok(count) => reply.written(count),
-        Err(error) => reply.error(refuse(operation, &error)),
     }
 }
 

@@ -9,7 +9,10 @@ use super::source::Source;
 const BUDGET: usize = 400;
 
 /// Files above the budget, each with the reason.
-const EXCEPTIONS: &[(&str, &str)] = &[];
+const EXCEPTIONS: &[(&str, &str)] = &[(
+    "fs/src/door/operations.rs",
+    "a trait is implemented in one block: one flat method for each of 37 kernel requests, no decisions",
+)];
 
 /// Rust files above the budget that are neither tests nor excepted, and exceptions that are not needed.
 pub(super) fn check(sources: &[Source]) -> Vec<Finding> {
