@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
@@ -242,4 +242,15 @@ fn killing_hostd_in_the_middle_of_a_verb_leaves_whole_things() {
             assert_ne!(disk["state"], "damaged", "{disk}");
         }
     }
+    let names = |folder: &Path| -> Vec<String> {
+        let entries = fs::read_dir(folder).unwrap().flatten();
+        entries.map(|entry| entry.file_name().into_string().unwrap()).collect()
+    };
+    // What a dead hostd had half made is cleared by the next.
+    let hidden: Vec<String> =
+        names(host.store()).into_iter().filter(|name| name.starts_with('.')).collect();
+    assert_eq!(hidden, [".coffer-lock"]);
+    let disks = names(&host.file("web01", "disks"));
+    let pairs = disks.iter().filter(|name| name.ends_with(".disk")).count();
+    assert_eq!(disks.len(), 2 * pairs, "{disks:?}");
 }

@@ -14,6 +14,7 @@ mod lifecycle;
 mod limits;
 mod locking;
 mod markers;
+mod races;
 mod recover;
 mod storage;
 mod transfer;
