@@ -35,17 +35,12 @@ fn a_memlock_limit_that_is_too_low_stops_hostd_with_advice() {
 fn without_dev_fuse_homes_are_refused_and_disks_are_served() {
     needs!(Root, Fuse, Program("unshare"));
     let mut host = prepared();
-    let hide = "umount -l /dev/pts /dev/shm /dev/mqueue 2>/dev/null; mount -t tmpfs dev /dev && \
-                mknod -m 666 /dev/null c 1 3 && mknod -m 666 /dev/zero c 1 5 && mknod -m 666 /dev/urandom c 1 9 && \
+    // A /dev of its own, which no mount of the test may reach.
+    let hide = "set -e; mount --make-rprivate /dev || mount --make-rprivate /; mount -t tmpfs dev /dev; \
+                mknod -m 666 /dev/null c 1 3; mknod -m 666 /dev/zero c 1 5; mknod -m 666 /dev/urandom c 1 9; \
                 exec \"$@\"";
-    host.options.wrapper = vec![
-        "unshare".into(),
-        "--mount".into(),
-        "sh".into(),
-        "-c".into(),
-        hide.into(),
-        "sh".into(),
-    ];
+    let wrapper = ["unshare", "--mount", "--propagation", "unchanged", "sh", "-c", hide, "sh"];
+    host.options.wrapper = wrapper.map(str::to_owned).to_vec();
     host.up();
     host.coffer(&["vm", "create", "web01"]).ok();
     host.coffer(&["vm", "mount", "web01"]).refused(11, &["/dev/fuse", "modprobe fuse"]);
