@@ -1,6 +1,6 @@
 //! A disk as its users see it: attach, NBD clients, detach, resize, discard.
 
-use std::process::{Child, Command, Stdio};
+use tests::client::Client;
 use tests::command::{self, Said};
 use tests::host::{Host, pattern};
 use tests::nbd::Nbd;
@@ -22,35 +22,6 @@ fn host_with_disk(size: &str) -> Host {
     host.coffer(&["vm", "create", "web01"]).ok();
     host.coffer(&["disk", "create", "web01", "data", "--size", size]).ok();
     host
-}
-
-/// A client that stays connected until it is dropped.
-struct Client(Child);
-
-impl Client {
-    fn connect(host: &Host) -> Self {
-        let uri = host.uri("web01", "data");
-        let mut qemu_io = Command::new("qemu-io");
-        qemu_io.args(["-r", "-f", "raw", "-c", "sleep 120000", &uri]);
-        let child = qemu_io
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let client = Self(child);
-        wait::until_true("the client is counted", || {
-            host.json(&["disk", "list", "web01"])[0]["attachment"]["clients"] == 1
-        });
-        client
-    }
-}
-
-impl Drop for Client {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
 }
 
 #[test]
@@ -150,9 +121,9 @@ fn a_disk_with_clients_is_detached_only_by_force() {
     needs!(Root, Program("qemu-io"));
     let host = host_with_disk("1M");
     host.coffer(&["disk", "attach", "web01", "data"]).ok();
-    let mut client = Client::connect(&host);
+    let mut client = Client::connect(&host, "web01", "data");
     host.coffer(&["disk", "detach", "web01", "data"]).refused(6, &["data", "--force"]);
-    assert!(client.0.try_wait().unwrap().is_none());
+    assert!(client.is_alive());
     host.coffer(&["disk", "detach", "web01", "data", "--force"]).ok();
     host.coffer(&["disk", "detach", "web01", "data"]).refused(6, &["data"]);
     assert_eq!(host.state("web01"), "unlocked");

@@ -1,11 +1,11 @@
 //! Locked and unlocked: what a lock ends, what it refuses, and the reasons it gives.
 
 use std::fs;
-use std::process::{Command, Stdio};
+use tests::client::Client;
 use tests::host::{Host, PASSPHRASE};
 use tests::nbd::Nbd;
+use tests::needs;
 use tests::scratch::mounts_below;
-use tests::{needs, wait};
 
 fn host_with_disk() -> Host {
     let host = Host::start();
@@ -21,12 +21,11 @@ fn reason(host: &Host) -> (String, String) {
     (text("code"), text("key_id"))
 }
 
-/// Every verb that needs the keys.
-const NEED_KEYS: [&[&str]; 4] = [
+/// Verbs that need the keys.
+const NEED_KEYS: [&[&str]; 3] = [
     &["vm", "mount", "web01"],
     &["disk", "attach", "web01", "data"],
     &["disk", "create", "web01", "more", "--size", "1M"],
-    &["disk", "export", "web01", "data", "/nonexistent/folder/out"],
 ];
 
 #[test]
@@ -37,7 +36,7 @@ fn a_locked_vm_refuses_with_reason_and_key_until_unlocked() {
     host.coffer(&["vm", "lock", "web01"]).ok();
     assert_eq!(host.state("web01"), "locked");
     assert_eq!(reason(&host), ("locked-by-operator".into(), key.clone()));
-    for verb in &NEED_KEYS[..3] {
+    for verb in &NEED_KEYS {
         host.coffer(verb).refused(7, &["locked", "coffer vm unlock web01"]);
     }
     let said = host.coffer(&["--json", "vm", "mount", "web01"]);
@@ -71,13 +70,7 @@ fn a_vm_in_use_is_locked_only_by_force() {
     let host = host_with_disk();
     host.coffer(&["disk", "attach", "web01", "data"]).ok();
     host.coffer(&["vm", "mount", "web01"]).ok();
-    let uri = host.uri("web01", "data");
-    let mut client = Command::new("qemu-io");
-    client.args(["-f", "raw", "-c", "sleep 120000", &uri]);
-    let mut client = client.stdin(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
-    wait::until_true("the client is counted", || {
-        host.json(&["disk", "list", "web01"])[0]["attachment"]["clients"] == 1
-    });
+    let client = Client::connect(&host, "web01", "data");
     let open = fs::File::create(host.home("web01").join("open")).unwrap();
 
     host.coffer(&["vm", "lock", "web01"]).refused(6, &["web01", "--force"]);
@@ -89,9 +82,7 @@ fn a_vm_in_use_is_locked_only_by_force() {
     assert!(host.vmds().is_empty(), "a vmd still holds the keys");
     assert!(mounts_below(&host.run_dir()).is_empty());
     assert!(Nbd::open(&host.socket("web01", "data"), "data").is_err());
-    drop(open);
-    let _ = client.kill();
-    let _ = client.wait();
+    drop((open, client));
 }
 
 #[test]

@@ -11,6 +11,7 @@
 )]
 
 pub mod binaries;
+pub mod client;
 pub mod command;
 pub mod guest;
 pub mod host;

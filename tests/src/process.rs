@@ -18,7 +18,7 @@ fn program_of(pid: i32) -> Option<String> {
     Path::new(&path).file_name()?.to_str().map(str::to_owned)
 }
 
-/// Parent, and whether it is a zombie.
+/// Process id of the parent.
 fn parent_of(pid: i32) -> Option<i32> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()
