@@ -1,5 +1,6 @@
 //! A disk as its users see it: attach, NBD clients, detach, resize, discard.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use tests::client::Client;
 use tests::command::{self, Said};
 use tests::host::{Host, pattern};
@@ -127,6 +128,35 @@ fn a_disk_with_clients_is_detached_only_by_force() {
     host.coffer(&["disk", "detach", "web01", "data", "--force"]).ok();
     host.coffer(&["disk", "detach", "web01", "data"]).refused(6, &["data"]);
     assert_eq!(host.state("web01"), "unlocked");
+}
+
+#[test]
+fn a_client_that_has_just_gone_is_not_in_the_way() {
+    needs!(Root);
+    let host = host_with_disk("1M");
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        // A busy machine, on which vmd learns late that the client has gone.
+        for _ in 0..8 {
+            scope.spawn(|| {
+                while !done.load(Ordering::Relaxed) {
+                    std::hint::spin_loop();
+                }
+            });
+        }
+        let codes: Vec<i32> = (0..10_u8).map(|round| copy_and_detach(&host, round)).collect();
+        done.store(true, Ordering::Relaxed);
+        assert_eq!(codes, [0; 10]);
+    });
+}
+
+/// As a script does it: the copy has ended, so the disk is free.
+fn copy_and_detach(host: &Host, content: u8) -> i32 {
+    let attached = host.coffer(&["disk", "attach", "web01", "data"]).code;
+    let written = Nbd::open(&host.socket("web01", "data"), "data")
+        .and_then(|mut nbd| nbd.write(0, &[content; 65_536]));
+    let detached = host.coffer(&["disk", "detach", "web01", "data"]);
+    if attached != 0 || written.is_err() { -1 } else { detached.code }
 }
 
 #[test]
