@@ -15,6 +15,7 @@ use cryptfs::name::Name;
 use hostd_api::error::ErrorCode;
 use hostd_api::types::{AttachDisk, DatastoreState, DiskInfo, Force, VmInfo};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 impl Host {
     /// `POST /v1/vms/{vm}/disks/{disk}/attach`.
@@ -149,17 +150,27 @@ impl Host {
     }
 }
 
-/// Refuses while a disk (or the given one) has clients.
+/// How long a client that has just closed its socket may take to be counted out; scripts detach right after a copy.
+const GRACE: Duration = Duration::from_secs(1);
+
+/// How often the clients are counted meanwhile.
+const GRACE_STEP: Duration = Duration::from_millis(10);
+
+/// Refuses while a disk (or the given one) has clients that do not go within [`GRACE`].
 fn no_clients(vm: &Vm, service: &mut Service, only: Option<&Name>) -> Result<(), Fault> {
-    let mut counts = service.clients().into_iter();
-    let busy = counts.find(|(name, count)| *count > 0 && only.is_none_or(|only| only == name));
-    match busy {
-        None => Ok(()),
-        Some((disk, count)) => Err(Fault::refused(
-            ErrorCode::InUse,
-            format!("disk {disk} of VM {} has {count} connected clients", vm.name),
-            "stop the guest first, or add --force",
-        )),
+    let end = Instant::now() + GRACE;
+    loop {
+        let mut counts = service.clients().into_iter();
+        let busy = counts.find(|(name, count)| *count > 0 && only.is_none_or(|only| only == name));
+        let Some((disk, count)) = busy else { return Ok(()) };
+        if Instant::now() >= end {
+            return Err(Fault::refused(
+                ErrorCode::InUse,
+                format!("disk {disk} of VM {} has {count} connected clients", vm.name),
+                "stop the guest first, or add --force",
+            ));
+        }
+        std::thread::sleep(GRACE_STEP);
     }
 }
 
