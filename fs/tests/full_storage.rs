@@ -1,7 +1,6 @@
 //! A real file system that is full: sealed files stay whole, disks say so and keep what they have.
 
 #![expect(clippy::unwrap_used, reason = "the helpers of a test may panic as the test does")]
-#![expect(clippy::print_stdout, reason = "a skipped test says so")]
 
 use cryptfs::backing::FileBacking;
 use cryptfs::safe::{Policy, Safe};
@@ -26,7 +25,10 @@ impl Small {
         match mount("tmpfs", folder.path(), "tmpfs", MountFlags::empty(), Some(c"size=1m")) {
             Ok(()) => Some(Self(folder)),
             Err(error) => {
-                println!("skipped: cannot mount a tmpfs here: {error}");
+                let _ = std::io::Write::write_fmt(
+                    &mut std::io::stderr(),
+                    format_args!("SKIPPED: cannot mount a tmpfs here: {error}\n"),
+                );
                 None
             }
         }

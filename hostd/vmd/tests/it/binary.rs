@@ -270,7 +270,10 @@ fn an_idle_vmd_is_small() {
     assert_eq!(client.read(0, 32 << 20).unwrap(), vec![1; 32 << 20]);
     std::thread::sleep(Duration::from_millis(1500));
     let Ok(rollup) = std::fs::read_to_string(format!("/proc/{}/smaps_rollup", vmd.pid())) else {
-        eprintln!("skipped: the memory of an undumpable process can only be seen by root");
+        let _ = std::io::Write::write_fmt(
+            &mut std::io::stderr(),
+            format_args!("SKIPPED: the memory of an undumpable process can only be seen by root\n"),
+        );
         return;
     };
     let pss = rollup.lines().find_map(|line| line.strip_prefix("Pss:")).unwrap();

@@ -28,7 +28,10 @@ fn serve(host: &Host, vmd: &Process, key: &HomeKey) -> Option<(Mounted, Response
     fs::create_dir_all(&mountpoint).unwrap();
     let fuse = File::options().read(true).write(true).open("/dev/fuse");
     let (true, Ok(fuse)) = (rustix::process::geteuid().is_root(), fuse) else {
-        eprintln!("skipped: mounting needs root and /dev/fuse");
+        let _ = std::io::Write::write_fmt(
+            &mut std::io::stderr(),
+            format_args!("SKIPPED: mounting needs root and /dev/fuse\n"),
+        );
         return None;
     };
     let options = format!(

@@ -7,7 +7,10 @@ use std::process::Command;
 fn have_qemu_img() -> bool {
     let there = Command::new(qemu_img::PROGRAM).arg("--version").output().is_ok();
     if !there {
-        println!("SKIPPED: qemu-img is not installed (Debian package qemu-utils)");
+        let _ = std::io::Write::write_fmt(
+            &mut std::io::stderr(),
+            format_args!("SKIPPED: qemu-img is not installed (Debian package qemu-utils)\n"),
+        );
     }
     there
 }

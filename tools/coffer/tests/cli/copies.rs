@@ -15,12 +15,16 @@ use std::time::{Duration, Instant};
 const LIMIT: Duration = Duration::from_secs(20);
 
 /// Whether the programs of Debian's qemu-utils are there; says so when not.
-#[expect(clippy::print_stdout, reason = "a skipped test must be seen")]
 fn have_qemu() -> bool {
     let there = |name: &str| Command::new(name).arg("--version").output().is_ok();
     let both = there("qemu-img") && there("qemu-nbd");
     if !both {
-        println!("SKIPPED: qemu-img or qemu-nbd is not installed (Debian package qemu-utils)");
+        let _ = std::io::Write::write_fmt(
+            &mut std::io::stderr(),
+            format_args!(
+                "SKIPPED: qemu-img or qemu-nbd is not installed (Debian package qemu-utils)\n"
+            ),
+        );
     }
     both
 }
