@@ -166,6 +166,10 @@ fn image_remedy(error: &ImageError) -> String {
             "say --allow-backing if you trust who made the image, or ask for an image that stands alone",
         ),
         ImageError::Damaged { .. } => String::from("get the image again, or name its --format"),
+        ImageError::Inconsistent { path, .. } => format!(
+            "get the image again; `qemu-img check {0}` lists the faults, and `qemu-img check -r all {0}` repairs what can be repaired",
+            path.display()
+        ),
         ImageError::NoStorage { .. } => String::from("write the image to a file first"),
         ImageError::Empty { .. } => {
             String::from("make an empty disk with `coffer disk create VM DISK --size SIZE`")

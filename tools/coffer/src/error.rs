@@ -125,6 +125,14 @@ pub(crate) enum ImageError {
         /// What is wrong.
         what: &'static str,
     },
+    /// Its tables contradict themselves or its length.
+    #[error("{} is damaged: {faults} faults in its tables, so parts of it would read as zeros", path.display())]
+    Inconsistent {
+        /// The image.
+        path: PathBuf,
+        /// How many.
+        faults: u64,
+    },
     /// A pipe, a folder, a character device.
     #[error("{} is neither a file nor a block device", path.display())]
     NoStorage {

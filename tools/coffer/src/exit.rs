@@ -92,7 +92,11 @@ pub(crate) fn exit_of(error: &CliError) -> Exit {
         CliError::File { reason, .. } => exit_of_kind(reason.kind()),
         CliError::Image(ImageError::Empty { .. } | ImageError::NoStorage { .. }) => Exit::Usage,
         CliError::Image(ImageError::ReadsOthers { .. }) => Exit::Denied,
-        CliError::Image(ImageError::Foreign { .. } | ImageError::Damaged { .. }) => Exit::Damaged,
+        CliError::Image(
+            ImageError::Foreign { .. }
+            | ImageError::Damaged { .. }
+            | ImageError::Inconsistent { .. },
+        ) => Exit::Damaged,
         CliError::Helper(
             HelperError::Missing { .. }
             | HelperError::NotRun { .. }

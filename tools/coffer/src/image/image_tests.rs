@@ -173,3 +173,26 @@ fn what_qemu_img_cannot_read_is_its_failure() {
     assert!(matches!(error, CliError::Helper(_)), "{error}");
     assert!(error.to_string().starts_with("qemu-img failed"), "{error}");
 }
+
+#[test]
+fn a_cut_qcow2_is_refused() {
+    if !have_qemu_img() {
+        return;
+    }
+    let folder = folder();
+    let raw = folder.path().join("raw");
+    std::fs::write(&raw, vec![0xa5; 4 << 20]).expect("a file");
+    make(folder.path(), &["convert", "-f", "raw", "-O", "qcow2", "raw", "image"]);
+    let image = folder.path().join("image");
+    let whole = std::fs::metadata(&image).expect("an image").len();
+    assert_eq!(probe(&image, None, false).expect("a whole image").size, 4 << 20);
+    let file = File::options().write(true).open(&image).expect("an image");
+    for len in [whole / 2, 400_000] {
+        file.set_len(len).expect("a cut");
+        let refused = probe(&image, None, false);
+        assert!(
+            matches!(refused, Err(CliError::Image(ImageError::Inconsistent { faults: 1.., .. }))),
+            "{len} of {whole} bytes: {refused:?}"
+        );
+    }
+}

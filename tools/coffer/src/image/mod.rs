@@ -82,6 +82,12 @@ pub(crate) fn probe(
     if size == 0 {
         return Err(ImageError::Empty { path }.into());
     }
+    if format == Format::Qcow2 {
+        match qemu_img::faults(&path, format)? {
+            0 => {}
+            faults => return Err(ImageError::Inconsistent { path, faults }.into()),
+        }
+    }
     if let Some(warning) = padding(&path, format, size)? {
         warnings.push(warning);
     }
