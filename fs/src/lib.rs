@@ -9,6 +9,7 @@
 pub mod backing;
 pub mod descriptor;
 pub mod door;
+mod flush;
 pub mod folder;
 pub mod home;
 pub mod name;

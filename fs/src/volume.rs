@@ -25,7 +25,6 @@
 mod edge;
 mod error;
 mod extents;
-mod flush;
 mod geometry;
 mod parts;
 
@@ -34,9 +33,9 @@ pub use extents::Extent;
 pub use geometry::{Geometry, GeometryError, MAX_SIZE, SECTOR, padded_size, unit_for};
 
 use crate::backing::Backing;
+use crate::flush::Flusher;
 use crypto::{Dek, Engine, Unit, Xts};
 use edge::{EdgeLocks, SECTOR_LEN};
-use flush::Flusher;
 use parts::{Edge, Parts};
 use std::io;
 

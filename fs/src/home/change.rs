@@ -34,7 +34,12 @@ impl Home {
         if let Some(size) = changes.size {
             match file {
                 Some(open) => open.for_writing()?.truncate(size)?,
-                None => self.open_file(&node, true)?.for_writing()?.truncate(size)?,
+                None => {
+                    let open = self.open_file(&node, true)?;
+                    open.for_writing()?.truncate(size)?;
+                    // Nobody may have it open who would be told by a later sync.
+                    open.file.verdict()?;
+                }
             }
         }
         if changes.accessed.is_some() || changes.modified.is_some() {

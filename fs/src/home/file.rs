@@ -13,6 +13,7 @@ use super::ranges::{Access, RangeLock};
 use super::scratch::{CHUNK, with_cipher_buffer};
 use super::store::Store;
 use super::tail::Tail;
+use crate::flush::Flusher;
 use crypto::Xts;
 use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
@@ -26,6 +27,9 @@ pub(crate) struct HomeFile<S> {
     pub(super) cipher: OnceLock<Xts>,
     pub(super) ranges: RangeLock,
     tail: RwLock<Tail>,
+    /// All syncs go through it: handles share the descriptor, and the system tells a descriptor of a lost
+    /// write only once.
+    flusher: Flusher,
 }
 
 impl<S: Store> HomeFile<S> {
@@ -42,6 +46,7 @@ impl<S: Store> HomeFile<S> {
             cipher: OnceLock::new(),
             ranges: RangeLock::new(),
             tail: RwLock::new(Tail::of(stored)),
+            flusher: Flusher::default(),
         };
         file.load_header(stored)?;
         Ok(file)
@@ -117,15 +122,29 @@ impl<S: Store> HomeFile<S> {
         }
     }
 
-    /// Makes everything acknowledged so far durable.
+    /// Makes everything acknowledged so far durable. Once this has failed for anybody, here or inside a
+    /// change of the size, it fails for all until the file was closed by all and is opened again.
     pub(crate) fn sync(&self, data_only: bool) -> Result<(), HomeError> {
-        let synced = if data_only { self.store.flush() } else { self.store.sync_all() };
+        if data_only {
+            return self.flush("sync of a file");
+        }
+        let synced = self.flusher.flush_myself(|| self.store.sync_all());
         synced.map_err(HomeError::io("sync of a file"))
+    }
+
+    /// Makes data and size durable.
+    pub(super) fn flush(&self, doing: &'static str) -> Result<(), HomeError> {
+        self.flusher.flush(|| self.store.flush()).map_err(HomeError::io(doing))
     }
 
     /// What closing a handle asks for: late faults of a network storage are reported here.
     pub(crate) fn settle(&self) -> Result<(), HomeError> {
-        self.store.settle().map_err(HomeError::io("flush of a file"))
+        self.flusher.ask(|| self.store.settle()).map_err(HomeError::io("flush of a file"))
+    }
+
+    /// The failure of an earlier sync, for those who close the file and cannot be told later.
+    pub(super) fn verdict(&self) -> Result<(), HomeError> {
+        self.flusher.verdict().map_err(HomeError::io("sync of a file"))
     }
 
     pub(super) fn shared(&self) -> RwLockReadGuard<'_, Tail> {

@@ -1,5 +1,5 @@
 use super::*;
-use crate::backing::{Backing, FileBacking};
+use crate::backing::{Backing, Call, Fault, FaultyBacking, FileBacking, When};
 use crate::home::keys::OPEN_FILE_ARENA;
 use crate::home::layout::{UNIT, physical};
 use crate::home::space::Zeroing;
@@ -293,4 +293,50 @@ fn an_open_file_takes_little_locked_memory() {
     let taken = arena.usage().used - before;
     assert!(taken <= OPEN_FILE_ARENA, "portable: {taken} bytes");
     drop(portable);
+}
+
+/// A stored file of 5000 plain bytes, with junk in the carrier as a crash leaves it, on a storage that can
+/// fail.
+fn faulty(fixture: &Fixture) -> (Arc<FaultyBacking>, HomeFile<Arc<FaultyBacking>>) {
+    fixture.open().unwrap().write(0, &pattern(5000)).unwrap();
+    let mut image = vec![0; in_memory(fixture.stored_len())];
+    fixture.stored().read_at(0, &mut image).unwrap();
+    *image.last_mut().unwrap() = 7;
+    let disk = Arc::new(FaultyBacking::with_image(image));
+    let file = HomeFile::open(Arc::clone(&disk), Arc::clone(&fixture.keys), "f".into()).unwrap();
+    (disk, file)
+}
+
+fn flush_fault() -> Fault {
+    Fault { when: When::Always, on: Some(Call::Flush), errno: 5, short: 0 }
+}
+
+#[test]
+fn a_sync_that_failed_inside_a_shrink_fails_the_next_sync() {
+    let fixture = Fixture::new();
+    let (disk, file) = faulty(&fixture);
+    disk.inject(flush_fault());
+    file.truncate(4500).unwrap();
+    disk.heal();
+    for result in [file.sync(true), file.sync(false), file.settle(), file.verdict()] {
+        assert!(matches!(result, Err(HomeError::Io { .. })), "{result:?}");
+    }
+    let again = HomeFile::open(disk, Arc::clone(&fixture.keys), "f".into()).unwrap();
+    again.sync(true).unwrap();
+}
+
+#[test]
+fn a_sync_that_failed_fails_for_every_handle() {
+    let fixture = Fixture::new();
+    for data_only in [true, false] {
+        let (disk, file) = faulty(&fixture);
+        file.sync(data_only).unwrap();
+        disk.inject(flush_fault());
+        let file = Arc::new(file);
+        let handles = [Arc::clone(&file), file];
+        assert!(handles[0].sync(data_only).is_err());
+        disk.heal();
+        assert!(handles[1].sync(!data_only).is_err(), "the other handle must hear of it too");
+        assert!(handles[0].sync(data_only).is_err(), "and it stays");
+    }
 }

@@ -140,7 +140,7 @@ impl<S: Store> HomeFile<S> {
         let same_unit = units == tail.size.div_ceil(UNIT);
         if same_unit && !tail.clean && tail.size != size {
             // What a crash left in the pad must not be mixed with what is cut off now, which may show again
-            // until the next sync. A shrink is never refused for it.
+            // until the next sync. A shrink is never refused for it; a sync that failed fails the next one.
             let _ = self.clean(tail, Found::AfterCrash);
         }
         if !size.is_multiple_of(UNIT) && !same_unit {
@@ -154,7 +154,8 @@ impl<S: Store> HomeFile<S> {
         tail.set(size, tail.clean && same);
         if !same && !size.is_multiple_of(UNIT) {
             // Zero the pad now, which needs no sync: no growth was lost over it yet. Left for the next growth
-            // it would need one. The shrink is done whatever becomes of it; growth tries again.
+            // it would need one. The shrink is done whatever becomes of it; growth tries again, and a sync that
+            // failed fails the next one.
             let _ = self.clean(tail, Found::AfterShrink);
         }
         Ok(())
@@ -187,7 +188,7 @@ impl<S: Store> HomeFile<S> {
                 Zeroed::Carrier => true,
             };
             if sync {
-                self.store.flush().map_err(HomeError::io("sync of the last unit of a file"))?;
+                self.flush("sync of the last unit of a file")?;
             }
         }
         state.unsure = false;

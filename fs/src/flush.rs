@@ -1,15 +1,15 @@
-//! Flushing for many at once.
+//! Flushing for many at once, and keeping the first failure.
 //!
-//! Owns who flushes and who waits; must not know what is flushed. Flow: a flush that is asked for while
-//! another runs waits for the end of that one, which may have begun too early, and then one of the
-//! waiting does it for all of them.
+//! Owns who flushes, who waits and what failed; must not know what is flushed. Flow: a flush that is asked
+//! for while another runs waits for the end of that one, which may have begun too early, and then one of
+//! the waiting does it for all of them. After a failure all that follow fail.
 
 use std::io;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 /// Lets one thread flush for all that asked before it began.
 #[derive(Default)]
-pub(super) struct Flusher {
+pub(crate) struct Flusher {
     state: Mutex<State>,
     finished: Condvar,
 }
@@ -32,28 +32,64 @@ struct Failure {
     errno: Option<i32>,
 }
 
+/// What a call asks of the storage.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// Durable data; any flush that began later serves as well.
+    Shared,
+    /// More than that: it must be done itself, and serves those who wait too.
+    Own,
+    /// Only the storage's verdict on earlier writes; nobody is served by it.
+    Verdict,
+}
+
 impl Flusher {
     /// Returns once a `sync` that began after this call has ended well.
-    pub(super) fn flush(&self, sync: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+    pub(crate) fn flush(&self, sync: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+        self.run(Kind::Shared, sync)
+    }
+
+    /// [`Flusher::flush`] by a `sync` that does more than that of the others, and so cannot be left to them.
+    pub(crate) fn flush_myself(&self, sync: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+        self.run(Kind::Own, sync)
+    }
+
+    /// Runs a `call` that may fetch the failure of an earlier write, but makes nothing durable.
+    pub(crate) fn ask(&self, call: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+        self.run(Kind::Verdict, call)
+    }
+
+    /// The first failure, if there was one.
+    pub(crate) fn verdict(&self) -> io::Result<()> {
+        self.state().failed.map_or(Ok(()), |failure| Err(failure.into()))
+    }
+
+    /// One at a time: of two that run together the system may tell the failure to one and success to the
+    /// other, before the first can note it.
+    fn run(&self, kind: Kind, call: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
         let mut state = self.state();
         let needed = state.begun + 1;
-        while state.running && state.done < needed {
+        let served = |state: &State| kind == Kind::Shared && state.done >= needed;
+        while state.running && !served(&state) {
             state = self.finished.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
         if let Some(failure) = state.failed {
             return Err(failure.into());
         }
-        if state.done >= needed {
+        if served(&state) {
             return Ok(());
         }
-        state.begun += 1;
+        if kind != Kind::Verdict {
+            state.begun += 1;
+        }
         state.running = true;
         let number = state.begun;
         drop(state);
-        let result = sync();
+        let result = call();
         let mut state = self.state();
         state.running = false;
         match &result {
+            Ok(()) if kind == Kind::Verdict => {}
             Ok(()) => state.done = number,
             Err(error) => state.failed = Some(Failure::of(error)),
         }
@@ -135,6 +171,18 @@ mod tests {
         // thread that was slow to start may have needed one of its own.
         assert!((1..=8).contains(&syncs.load(Ordering::Relaxed)));
         assert_eq!(flusher.state().begun, 1 + u64::from(syncs.into_inner()));
+    }
+
+    #[test]
+    fn a_verdict_makes_nothing_durable_and_its_failure_stays() {
+        let flusher = Flusher::default();
+        flusher.ask(|| Ok(())).unwrap();
+        assert_eq!(flusher.state().done, 0);
+        assert!(flusher.ask(|| Err(io::Error::from_raw_os_error(28))).is_err());
+        for result in [flusher.flush(|| Ok(())), flusher.flush_myself(|| Ok(())), flusher.verdict()]
+        {
+            assert_eq!(result.unwrap_err().raw_os_error(), Some(28));
+        }
     }
 
     #[test]
