@@ -53,6 +53,21 @@ pub(crate) struct Node {
     pub(super) open: Mutex<Weak<OpenFile>>,
 }
 
+/// Nodes own their parents, so dropping the last one of a deep chain by recursion would end the stack, and
+/// with it the process.
+impl Drop for Node {
+    fn drop(&mut self) {
+        let mut next = take_parent(self);
+        while let Some(parent) = next {
+            next = Arc::into_inner(parent).and_then(|mut node| take_parent(&mut node));
+        }
+    }
+}
+
+fn take_parent(node: &mut Node) -> Option<Arc<Node>> {
+    node.place.get_mut().unwrap_or_else(PoisonError::into_inner).take().map(|place| place.parent)
+}
+
 impl Node {
     pub(crate) fn place(&self) -> Result<Place, HomeError> {
         let place = self.place.lock().unwrap_or_else(PoisonError::into_inner);
@@ -204,3 +219,7 @@ impl Maps {
         node
     }
 }
+
+#[cfg(test)]
+#[path = "node_tests.rs"]
+mod tests;
