@@ -49,6 +49,9 @@ impl Home {
     ///
     /// The descriptor is opened for reading and writing whatever the caller wants, because a write of part of
     /// a sector must read it; only where the storage refuses that and the caller does not write, for reading.
+    ///
+    /// # Errors
+    /// [`HomeError::ReadOnly`] also while the file is open for reading only, whatever the storage would say now.
     pub(crate) fn open_file(&self, node: &Node, write: bool) -> Result<Arc<OpenFile>, HomeError> {
         match node.kind {
             FileType::RegularFile => {}
@@ -57,8 +60,9 @@ impl Home {
             _ => return Err(HomeError::io("open")(Errno::NXIO)),
         }
         let mut slot = node.open.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(open) = slot.upgrade().filter(|open| open.writable || !write) {
-            return Ok(open);
+        if let Some(open) = slot.upgrade() {
+            // Never a second one beside it: two would not know of each other's size and locks.
+            return if write && !open.writable { Err(HomeError::ReadOnly) } else { Ok(open) };
         }
         let (fd, writable) = match open_node(node, OFlags::RDWR) {
             Err(HomeError::Io { source, .. }) if !write && is_read_only(&source) => {
@@ -74,8 +78,9 @@ impl Home {
     /// Takes the descriptor of a file just created.
     pub(super) fn adopt_file(&self, node: &Node, fd: OwnedFd) -> Result<Arc<OpenFile>, HomeError> {
         let mut slot = node.open.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(open) = slot.upgrade().filter(|open| open.writable) {
-            return Ok(open);
+        if let Some(open) = slot.upgrade() {
+            // Another request found the new name first.
+            return if open.writable { Ok(open) } else { Err(HomeError::ReadOnly) };
         }
         let open = Arc::new(self.wrap(node, fd, true)?);
         *slot = Arc::downgrade(&open);

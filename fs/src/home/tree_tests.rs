@@ -134,3 +134,40 @@ fn what_cannot_be_given_to_the_caller_is_not_left_behind() {
     assert!(home.create(1, OsStr::new("f"), 0o644, NEW, other).is_err());
     assert!(folder.path().read_dir().unwrap().next().is_none());
 }
+
+#[test]
+fn a_file_open_for_reading_only_is_not_opened_twice() {
+    if !root_only() {
+        return;
+    }
+    let Fixture { home, folder } = fixture();
+    let (made, open) = home.create(1, OsStr::new("f"), 0o600, NEW, SELF).unwrap();
+    drop(open);
+    let node = home.node(made.id).unwrap();
+    // A storage that refuses writing at the first open: an immutable file does, also to root.
+    let reading = {
+        let below = fs::File::open(folder.path().join("f")).unwrap();
+        let flags = rustix::fs::ioctl_getflags(&below);
+        let immutable = |flags| rustix::fs::ioctl_setflags(&below, flags);
+        let Ok(flags) = flags else { return skipped() };
+        if immutable(flags | rustix::fs::IFlags::IMMUTABLE).is_err() {
+            return skipped();
+        }
+        let reading = home.open_file(&node, false);
+        immutable(flags).unwrap();
+        reading.unwrap()
+    };
+    assert!(!reading.writable);
+    assert!(matches!(home.open_file(&node, true), Err(HomeError::ReadOnly)));
+    assert!(Arc::ptr_eq(&reading, &home.open_file(&node, false).unwrap()));
+    drop(reading);
+    assert!(home.open_file(&node, true).unwrap().writable);
+}
+
+/// Past the capture of test output, so that a skipped test is seen.
+fn skipped() {
+    let _ = std::io::Write::write_all(
+        &mut std::io::stderr(),
+        b"SKIPPED: needs a folder for temporary files that knows immutable files\n",
+    );
+}
