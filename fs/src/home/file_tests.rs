@@ -340,3 +340,13 @@ fn a_sync_that_failed_fails_for_every_handle() {
         assert!(handles[0].sync(data_only).is_err(), "and it stays");
     }
 }
+
+#[test]
+fn a_hole_that_the_storage_refuses_changes_nothing() {
+    let fixture = Fixture::new();
+    let (disk, file) = faulty(&fixture);
+    disk.refuse_punch();
+    let refused = file.zero(100, 3000, Zeroing::Punch, true);
+    assert!(matches!(refused, Err(HomeError::NotSupported(_))), "{refused:?}");
+    assert!(file.read(0, 5000, <[u8]>::to_vec).unwrap() == pattern(5000));
+}

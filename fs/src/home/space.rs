@@ -11,6 +11,7 @@ use super::scratch::with_cipher_buffer;
 use super::store::Store;
 use crypto::Xts;
 use std::io;
+use std::ops::Range;
 
 /// How a range is made zero.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,16 +72,22 @@ impl<S: Store> HomeFile<S> {
         };
         let span = Span::new(at, end);
         let _held = self.ranges.acquire(span.from..span.to, Access::Write);
+        // The body first: where the storage cannot do it, nothing was changed.
+        let body = span.body();
+        if body.start < body.end {
+            self.zero_body(body, how)?;
+        }
         if span.ragged_head() {
             self.zero_in_sector(cipher, span.from, at, end)?;
         }
         if span.ragged_tail() && span.to - span.from > SECTOR {
             self.zero_in_sector(cipher, span.to - SECTOR, at, end)?;
         }
-        let body = span.body();
-        if body.start >= body.end {
-            return Ok(());
-        }
+        Ok(())
+    }
+
+    /// Zeroes whole sectors.
+    fn zero_body(&self, body: Range<u64>, how: Zeroing) -> Result<(), HomeError> {
         let (start, len) = (HEADER + body.start, body.end - body.start);
         let zeroed = match how {
             Zeroing::Punch => self.store.punch(start, len),
