@@ -115,9 +115,20 @@ mod tests {
     }
 
     #[test]
-    fn extreme_times_do_not_panic() {
-        for seconds in [i64::MIN, i64::MIN + 1, 0, i64::MAX] {
-            let _ = requested_time(system_time(Time { seconds, nanoseconds: 999_999_999 }));
-        }
+    fn extreme_times_are_shown_and_clamped() {
+        let nanoseconds = 999_999_999;
+        let shown = |seconds| system_time(Time { seconds, nanoseconds });
+        assert_eq!(shown(0), UNIX_EPOCH + Duration::new(0, nanoseconds));
+        let last = Duration::new(i64::MAX.unsigned_abs(), nanoseconds);
+        assert_eq!(shown(i64::MAX).duration_since(UNIX_EPOCH).unwrap(), last);
+        let first = Duration::new(i64::MAX.unsigned_abs(), 1);
+        assert_eq!(UNIX_EPOCH.duration_since(shown(i64::MIN)).unwrap(), first);
+        // Out of what a system time can hold: shown as 1970.
+        let beyond = system_time(Time { seconds: i64::MAX, nanoseconds: u32::MAX });
+        assert_eq!(beyond, UNIX_EPOCH);
+        assert_eq!(requested_time(shown(i64::MAX)), Time { seconds: i64::MAX, nanoseconds });
+        let earliest = UNIX_EPOCH.checked_sub(Duration::from_secs(1 << 63)).unwrap();
+        let clamped = Time { seconds: -i64::MAX, nanoseconds: 0 };
+        assert_eq!(requested_time(earliest), clamped, "2^63 seconds have no place before 1970");
     }
 }
