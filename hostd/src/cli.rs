@@ -142,7 +142,8 @@ fn print(text: &str) -> Result<(), Failure> {
 fn start_log() {
     let filter = EnvFilter::try_from_env("COFFER_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    let log = log.with_ansi(false);
+    // Left on, a standard error that nobody reads any more would panic: the complaint goes there as well.
+    let log = log.with_ansi(false).log_internal_errors(false);
     if std::env::var_os("JOURNAL_STREAM").is_some() {
         log.without_time().init();
     } else {

@@ -103,6 +103,20 @@ impl Drop for Daemon {
     }
 }
 
+#[test]
+fn a_log_that_nobody_reads_stops_no_verb() {
+    let place = Place::new();
+    place.init();
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let daemon = place.start_with(|command| {
+        command.stderr(writer).env("COFFER_LOG", "debug");
+    });
+    let made = daemon.client.post::<_, VmInfo>("/v1/vms", &json!({"name": "web01"}));
+    assert_eq!(made.unwrap().name, "web01");
+    daemon.stop();
+}
+
 fn ended(output: &Output) -> (i32, String) {
     (output.status.code().unwrap(), String::from_utf8_lossy(&output.stderr).into_owned())
 }

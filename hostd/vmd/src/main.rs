@@ -1,10 +1,13 @@
-//! The data plane of one VM. Started by hostd, which passes the listening link socket as descriptor 3.
+//! The data plane of one VM. Started by hostd, which passes the listening link socket as descriptor 3
+//! and the VM folder as descriptor 4.
 
 use clap::Parser;
-use hostd_api::link::LINK_FD;
-use std::os::fd::{FromRawFd, OwnedFd};
+use hostd_api::link::{FOLDER_FD, LINK_FD};
+use rustix::fs::FileType;
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::process::ExitCode;
 use tracing_subscriber::EnvFilter;
+use vmd::confine::root::Root;
 use vmd::{daemon, harden};
 
 /// Environment variable with the log filter, in the syntax of `RUST_LOG`.
@@ -24,13 +27,14 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let filter = EnvFilter::try_from_env(LOG_FILTER).unwrap_or_else(|_| EnvFilter::new("info"));
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false);
-    log.with_writer(std::io::stderr).init();
+    // Left on, a standard error that nobody reads any more would panic: the complaint goes there as well.
+    log.with_writer(std::io::stderr).log_internal_errors(false).init();
     let _span = tracing::info_span!("vmd", vm = arguments.vm).entered();
     if let Err(e) = hardened {
         tracing::error!("{e}");
         return ExitCode::FAILURE;
     }
-    match link().and_then(|link| daemon::run(&link).map_err(|e| e.to_string())) {
+    match serve() {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
             tracing::error!("{e}");
@@ -39,20 +43,26 @@ fn main() -> ExitCode {
     }
 }
 
-/// The link socket that hostd passed.
-fn link() -> Result<OwnedFd, String> {
-    // SAFETY: nothing in this process has opened a descriptor yet that it keeps, so number 3 is either what
+/// Leaves the host's file tree before a single request is read.
+fn serve() -> Result<(), String> {
+    let link = passed(LINK_FD, "listening socket", |fd| {
+        rustix::net::sockopt::socket_acceptconn(fd).unwrap_or(false)
+    })?;
+    let folder = passed(FOLDER_FD, "folder", |fd| {
+        rustix::fs::fstat(fd).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode).is_dir())
+    })?;
+    daemon::run(&link, Root::enter(folder)).map_err(|e| e.to_string())
+}
+
+/// A descriptor that hostd passed by its number.
+fn passed(number: RawFd, what: &str, is: impl Fn(&OwnedFd) -> bool) -> Result<OwnedFd, String> {
+    // SAFETY: nothing in this process has opened a descriptor yet that it keeps, so the number is either what
     // hostd passed or closed; a closed one is told apart before it is used.
-    let fd = unsafe { OwnedFd::from_raw_fd(LINK_FD) };
-    match rustix::net::sockopt::socket_acceptconn(&fd) {
-        Ok(true) => {
-            rustix::io::fcntl_setfd(&fd, rustix::io::FdFlags::CLOEXEC)
-                .map_err(|e| e.to_string())?;
-            Ok(fd)
-        }
-        _ => {
-            std::mem::forget(fd);
-            Err(format!("descriptor {LINK_FD} is no listening socket: vmd is started by hostd"))
-        }
+    let fd = unsafe { OwnedFd::from_raw_fd(number) };
+    if !is(&fd) {
+        std::mem::forget(fd);
+        return Err(format!("descriptor {number} is no {what}: vmd is started by hostd"));
     }
+    rustix::io::fcntl_setfd(&fd, rustix::io::FdFlags::CLOEXEC).map_err(|e| e.to_string())?;
+    Ok(fd)
 }
