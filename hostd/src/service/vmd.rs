@@ -5,7 +5,7 @@
 
 use crate::fault::Fault;
 use command_fds::{CommandFdExt, FdMapping};
-use hostd_api::link::{self, LINK_FD, Link, LinkError, Report, Request, Response};
+use hostd_api::link::{self, FOLDER_FD, LINK_FD, Link, LinkError, Report, Request, Response};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -26,6 +26,9 @@ const END_WAIT: Duration = Duration::from_secs(20);
 /// How long the kernel may take to end a killed vmd (its I/O may be stuck in storage).
 const KILL_WAIT: Duration = Duration::from_secs(5);
 
+/// The one variable that a vmd is given: what it logs.
+const LOG_FILTER: &str = "COFFER_LOG";
+
 /// A vmd process.
 #[derive(Debug)]
 pub struct Vmd {
@@ -37,19 +40,30 @@ pub struct Vmd {
 }
 
 impl Vmd {
-    /// Starts `program` for a VM, with its link socket at `socket` as descriptor 3 and nothing else of this
-    /// process: no environment, no other descriptor, a process group of its own.
+    /// Starts `program` for a VM, with its link socket at `socket` as descriptor 3, the VM folder as
+    /// descriptor 4, and nothing else of this process: no environment but the filter of the log, no other descriptor, a process group of its own.
     ///
     /// # Errors
     /// [`Fault::Io`] when it cannot be started, [`Fault::Link`].
-    pub fn spawn(program: &Path, vm: &str, socket: &Path) -> Result<(Self, Child), Fault> {
+    pub fn spawn(
+        program: &Path,
+        vm: &str,
+        socket: &Path,
+        folder: OwnedFd,
+    ) -> Result<(Self, Child), Fault> {
         crate::files::remove(socket)?;
         let listener = link::listen(socket).map_err(failed(vm))?;
         let mut command = Command::new(program);
         command.arg("--vm").arg(vm).env_clear().process_group(0);
+        if let Some(filter) = std::env::var_os(LOG_FILTER) {
+            command.env(LOG_FILTER, filter);
+        }
         command.stdin(Stdio::null()).stdout(Stdio::null());
         command
-            .fd_mappings(vec![FdMapping { parent_fd: listener, child_fd: LINK_FD }])
+            .fd_mappings(vec![
+                FdMapping { parent_fd: listener, child_fd: LINK_FD },
+                FdMapping { parent_fd: folder, child_fd: FOLDER_FD },
+            ])
             .map_err(|e| Fault::Bug(e.to_string()))?;
         let child = command.spawn().map_err(Fault::io("start", program))?;
         // The parent's copy of the listener goes with the command, so that a dead vmd refuses connections.
