@@ -183,6 +183,9 @@ fn helper_remedy(error: &HelperError) -> String {
             String::from("install it: apt install qemu-utils (Debian and Ubuntu)")
         }
         HelperError::NotRun { program, .. } => format!("check that {program} can be executed"),
+        HelperError::NoSpace { .. } => {
+            String::from("free space where the copy was written to, then try again")
+        }
         HelperError::Failed { .. } => String::from("see what it said above; then try again"),
         HelperError::Answer { program, .. } => {
             format!("{program} of QEMU 5.0 and later is understood; check `{program} --version`")

@@ -174,6 +174,14 @@ pub(crate) enum HelperError {
         /// Its last words on stderr.
         said: String,
     },
+    /// Ended because storage is full.
+    #[error("{program} failed, storage is full: {said}")]
+    NoSpace {
+        /// Name of the program.
+        program: &'static str,
+        /// Its last words on stderr.
+        said: String,
+    },
     /// Answered in a way that is not understood.
     #[error("{program} gave no valid answer: {reason}")]
     Answer {

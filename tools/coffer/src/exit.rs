@@ -104,6 +104,7 @@ pub(crate) fn exit_of(error: &CliError) -> Exit {
             | HelperError::Answer { .. },
         ) => Exit::Helper,
         CliError::Import { cause, .. } => exit_of(cause),
+        CliError::Helper(HelperError::NoSpace { .. }) => Exit::Storage,
         CliError::BackupDamaged { .. } | CliError::Output(_) => Exit::Storage,
         CliError::RotateIncomplete { .. } => Exit::Provider,
         CliError::Interrupted => Exit::Interrupted,

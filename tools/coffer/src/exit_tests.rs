@@ -57,6 +57,7 @@ fn client_side_errors_have_their_exit_codes() {
         (file(ErrorKind::PermissionDenied), 12),
         (file(ErrorKind::StorageFull), 10),
         (CliError::Helper(HelperError::Missing { program: "qemu-img" }), 13),
+        (CliError::Helper(HelperError::NoSpace { program: "qemu-img", said: String::new() }), 10),
         (CliError::RotateIncomplete { failed: 1, total: 2 }, 8),
         (CliError::Interrupted, 130),
     ];

@@ -6,7 +6,7 @@
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 /// The whole, in the unit of the parser: hundredths of a percent.
-const WHOLE: u32 = 10_000;
+pub(crate) const WHOLE: u32 = 10_000;
 
 /// Longest text kept between parentheses; `100.00/100%` has 11 characters.
 const MAX_TEXT: usize = 32;

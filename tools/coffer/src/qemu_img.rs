@@ -8,7 +8,7 @@
 use crate::error::{CliError, HelperError};
 use crate::image::Format;
 use crate::interrupt::Interrupt;
-use crate::progress::{Meter, Parser};
+use crate::progress::{Meter, Parser, WHOLE};
 use serde::Deserialize;
 use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
@@ -31,6 +31,10 @@ const LAST_WORDS: usize = 2048;
 
 /// How often the interrupt flag is looked at.
 const LOOK: Duration = Duration::from_millis(100);
+
+/// How the C library says ENOSPC in the locale that the program is run in. Over NBD the server sends the number, and
+/// QEMU says it in the same words.
+const NO_SPACE: &str = "No space left on device";
 
 /// What `qemu-img info` tells, as far as it is used.
 #[derive(Debug, Deserialize)]
@@ -136,6 +140,9 @@ pub(crate) fn convert(
         let _ = child.kill();
     }
     let status = child.wait().map_err(not_run)?;
+    if status.success() && watched.is_ok() {
+        tell(meter, WHOLE);
+    }
     meter.end();
     let words = words.and_then(|thread| thread.join().ok()).unwrap_or_default();
     watched?;
@@ -158,15 +165,19 @@ fn watch(
             return Err(CliError::Interrupted);
         }
         match figures.recv_timeout(LOOK) {
-            Ok(figure) => {
-                if let Some(line) = meter.show(figure) {
-                    // Progress that cannot be shown must not stop the copy.
-                    let _ = writeln!(io::stderr(), "{line}");
-                }
-            }
+            // qemu-img prints the whole at its end, also of a copy that failed.
+            Ok(WHOLE) => {}
+            Ok(figure) => tell(meter, figure),
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return Ok(()),
         }
+    }
+}
+
+fn tell(meter: &mut Meter, figure: u32) {
+    if let Some(line) = meter.show(figure) {
+        // Progress that cannot be shown must not stop the copy.
+        let _ = writeln!(io::stderr(), "{line}");
     }
 }
 
@@ -211,7 +222,11 @@ fn not_run(reason: io::Error) -> HelperError {
 fn failed(status: ExitStatus, stderr: &[u8]) -> HelperError {
     let text = String::from_utf8_lossy(stderr);
     let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
-    HelperError::Failed { program: PROGRAM, status, said: lines.join("; ") }
+    let said = lines.join("; ");
+    if said.contains(NO_SPACE) {
+        return HelperError::NoSpace { program: PROGRAM, said };
+    }
+    HelperError::Failed { program: PROGRAM, status, said }
 }
 
 #[cfg(test)]
