@@ -42,6 +42,7 @@ impl Host {
         let mut inner = vm.enter()?;
         let safe = self.open_safe(&vm, &mut inner)?;
         self.datastore_of(&vm)?.writable()?;
+        let _lock = exclusive(&vm, &inner)?;
         room(&vm, &disk)?;
         let arena = self.keyring.arena();
         let key = Dek::generate(arena)?;
@@ -63,6 +64,7 @@ impl Host {
         let inner = vm.enter()?;
         detached(&inner, &vm, &disk)?;
         let mut opened = self.open_disk(&vm, &inner, &disk)?;
+        let _lock = exclusive(&vm, &inner)?;
         if opened.body.state == State::Importing {
             opened.body.state = State::Ready;
             let path = vm.folder.descriptor(&disk);
