@@ -219,17 +219,20 @@ def cmd_info(args, backup):
                 raise Refused(9, f"{payload} is shorter than the disk")
         except (Refused, OSError) as e:
             problems.append(str(e))
-    count = 0
-    for folder, _, files in os.walk(os.path.join(args.folder, "home")):
-        for path in (os.path.join(folder, name) for name in files):
+    count = links = 0
+    for folder, subfolders, files in os.walk(os.path.join(args.folder, "home")):
+        for path in (os.path.join(folder, name) for name in files + subfolders):
             try:
-                if stat.S_ISREG(os.lstat(path).st_mode):
+                if os.path.islink(path):
+                    link_target(path, home_key)
+                    links += 1
+                elif stat.S_ISREG(os.lstat(path).st_mode):
                     with opened(path, os.O_RDONLY | os.O_NOFOLLOW) as fd:
                         home_file(fd, path, home_key, uuid.UUID(safe["id"]).bytes)
                         count += 1
             except (Refused, OSError) as e:
                 problems.append(str(e))
-    print(f"home {count} files with sound headers")
+    print(f"home {count} files with sound headers, {links} links with sound tags")
     if problems:
         raise Refused(9, "; ".join(problems))
 
@@ -299,6 +302,17 @@ def copy_home_file(path, out, home_key, vm):
             os.ftruncate(target, size)
             if key:
                 copy("decryptor", key, PAGE, size, source, PAGE, target, path)
+            os.fsync(target)
+
+
+def link_target(path, home_key):
+    """Plain target of a link, in bytes. Its tag tells it from one that was planted in the storage."""
+    stored = os.readlink(os.fsencode(path))
+    target = stored[41:]
+    tag = hmac.new(hkdf(home_key, b"coffer v1 link mac"), target, hashlib.sha256).digest()[:16]
+    if not hmac.compare_digest(stored[:41], b"coffer1." + tag.hex().encode() + b"."):
+        raise Refused(9, f"{path} is damaged: it is a link that was not made in the mounted home, or was edited")
+    return target
 
 
 def copy_metadata(out, info):
@@ -324,7 +338,7 @@ def copy_tree(home, outdir, home_key, vm):
                 if original != out:
                     os.link(original, out, follow_symlinks=False)
                 elif stat.S_ISLNK(info.st_mode):
-                    os.symlink(os.readlink(path), out)
+                    os.symlink(link_target(path, home_key), os.fsencode(out))
                 elif stat.S_ISREG(info.st_mode):
                     copy_home_file(path, out, home_key, vm)
                 elif stat.S_ISFIFO(info.st_mode) or stat.S_ISSOCK(info.st_mode):

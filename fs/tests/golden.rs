@@ -8,6 +8,7 @@ use cryptfs::descriptor::{Descriptor, State};
 use cryptfs::folder::VmFolder;
 use cryptfs::home::header::{self, Header};
 use cryptfs::home::layout::{self, Stored};
+use cryptfs::home::link;
 use cryptfs::name::Name;
 use cryptfs::safe::{Names, OnKeyLoss, Policy, Safe};
 use cryptfs::seal::{Sealed, Wrap, create};
@@ -149,6 +150,21 @@ fn the_home_file_holds_the_right_bytes() {
     for number in numbers {
         assert!(document.contains(&number), "{number} is not in docs/format.md");
     }
+}
+
+#[test]
+fn the_home_link_holds_the_right_target() {
+    let arena = arena();
+    let stored = fs::read_link(golden("v1/home/current")).unwrap().into_os_string();
+    let (kek, id) = kek(&arena, "golden/1");
+    let safe = Sealed::<Safe>::read(&VmFolder::new(golden("v1")).safe()).unwrap();
+    let (_, home) = safe.open(&kek, &id, &arena).unwrap();
+    let mac = MacKey::derive(&home, &arena, link::MAC_INFO).unwrap();
+    let stored = stored.into_encoded_bytes();
+    assert_eq!(link::decode(&stored, &mac), Some(&b"notes.txt"[..]));
+    assert_eq!(link::encode(b"notes.txt", &mac), stored);
+    let text = String::from_utf8(stored).unwrap();
+    assert!(document().contains(&text), "{text} is not in docs/format.md");
 }
 
 fn document() -> String {

@@ -39,6 +39,11 @@ impl MacKey {
         wiping_stack(|| self.absorb(parts).verify_slice(tag).is_ok())
     }
 
+    /// [`MacKey::verify`] for a tag of which only the first 16 bytes were kept (RFC 2104 section 5).
+    pub fn verify_half(&self, parts: &[&[u8]], half: &[u8; 16]) -> bool {
+        wiping_stack(|| self.absorb(parts).verify_truncated_left(half).is_ok())
+    }
+
     fn absorb(&self, parts: &[&[u8]]) -> Hmac<Sha256> {
         #[expect(clippy::expect_used, reason = "HMAC takes keys of every length")]
         let mut mac = Hmac::<Sha256>::new_from_slice(self.slot.bytes()).expect("an HMAC key");

@@ -40,6 +40,22 @@ fn verification_refuses_every_change() {
 }
 
 #[test]
+fn half_a_tag_is_its_first_half_and_all_of_it_counts() {
+    let arena = arena();
+    let mac = MacKey::derive(&Kek::generate(&arena).unwrap(), &arena, "a").unwrap();
+    let tag = mac.tag(&[b"message"]);
+    let half: [u8; 16] = tag[..16].try_into().unwrap();
+    assert!(mac.verify_half(&[b"mess", b"age"], &half));
+    assert!(!mac.verify_half(&[b"messagf"], &half));
+    assert!(!mac.verify_half(&[b"message"], tag[16..].try_into().unwrap()));
+    for bit in 0..128 {
+        let mut changed = half;
+        changed[bit / 8] ^= 1 << (bit % 8);
+        assert!(!mac.verify_half(&[b"message"], &changed), "bit {bit}");
+    }
+}
+
+#[test]
 fn other_labels_and_keys_give_other_tags() {
     let arena = arena();
     let (first, second) = (Kek::generate(&arena).unwrap(), Kek::generate(&arena).unwrap());

@@ -4,6 +4,7 @@
 //! so no header is read for it; must not know FUSE.
 
 use super::layout::{HEADER, decode};
+use super::link;
 use super::node::Node;
 use rustix::fs::{FileType, Stat};
 
@@ -57,6 +58,7 @@ impl Attributes {
         let blocks = u64::try_from(stat.st_blocks).unwrap_or(0);
         let (size, blocks) = match node.kind {
             FileType::RegularFile => (decode(stored).size(), blocks.saturating_sub(HEADER / 512)),
+            FileType::Symlink => (link::plain_len(stored), blocks),
             _ => (stored, blocks),
         };
         Attributes {

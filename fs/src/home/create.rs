@@ -6,12 +6,14 @@
 
 use super::attributes::{Attributes, permissions};
 use super::error::HomeError;
+use super::link::MAX_TARGET;
 use super::node::{Node, Place};
 use super::open::{OpenFile, open_node};
 use super::tree::{Home, attributes_of, stat_at};
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, RawMode, Uid};
 use rustix::io::Errno;
 use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 
 /// Bit of a mode that makes new objects inherit the group of a folder.
@@ -65,7 +67,10 @@ impl Home {
         self.finish(&place, Some(mode), caller, AtFlags::empty())
     }
 
-    /// Makes a symbolic link; its target is stored as it is, like names.
+    /// Makes a symbolic link; its target is stored with a tag, without which it is not believed.
+    ///
+    /// # Errors
+    /// `ENAMETOOLONG` beyond [`MAX_TARGET`], or the storage's own limit.
     pub(crate) fn make_link(
         &self,
         parent: u64,
@@ -74,7 +79,15 @@ impl Home {
         caller: Caller,
     ) -> Result<Attributes, HomeError> {
         let place = self.at(parent, name)?;
-        rustix::fs::symlinkat(target, &place.parent.fd, &place.name)
+        let target = target.as_bytes();
+        if target.is_empty() || target.contains(&0) {
+            return Err(HomeError::Invalid("target of a link"));
+        }
+        if target.len() > MAX_TARGET {
+            return Err(HomeError::io("symlink")(Errno::NAMETOOLONG));
+        }
+        let stored = self.keys.seal_link(target);
+        rustix::fs::symlinkat(&stored[..], &place.parent.fd, &place.name)
             .map_err(HomeError::io("symlink"))?;
         self.finish(&place, None, caller, AtFlags::empty())
     }

@@ -1,10 +1,11 @@
-//! The home key at work: headers and file keys of one VM home.
+//! The home key at work: headers, file keys and link tags of one VM home.
 //!
-//! Owns the home key and the MAC key derived from it; must not know storage or sizes. Flow: a header page
+//! Owns the home key and the MAC keys derived from it; must not know storage or sizes. Flow: a header page
 //! goes in, the cipher of its file comes out, or the reason why the page is refused.
 
 use super::error::HomeError;
 use super::header::{self, Header, HeaderFault, MAC_INFO, NONCE_LEN, PAGE_LEN};
+use super::link;
 use crypto::{Arena, HomeKey, KeyError, MacKey, Unit, Xts};
 use uuid::Uuid;
 
@@ -16,6 +17,7 @@ pub const OPEN_FILE_ARENA: usize = 1024;
 pub(crate) struct HomeKeys {
     home: HomeKey,
     mac: MacKey,
+    link_mac: MacKey,
     vm: Uuid,
     arena: Arena,
 }
@@ -23,7 +25,24 @@ pub(crate) struct HomeKeys {
 impl HomeKeys {
     pub(crate) fn new(home: HomeKey, vm: Uuid, arena: Arena) -> Result<HomeKeys, KeyError> {
         let mac = MacKey::derive(&home, &arena, MAC_INFO)?;
-        Ok(HomeKeys { home, mac, vm, arena })
+        let link_mac = MacKey::derive(&home, &arena, link::MAC_INFO)?;
+        Ok(HomeKeys { home, mac, link_mac, vm, arena })
+    }
+
+    /// The stored form of a link's target.
+    pub(crate) fn seal_link(&self, target: &[u8]) -> Vec<u8> {
+        link::encode(target, &self.link_mac)
+    }
+
+    /// The target in a stored form, if it was made with the key of this home.
+    pub(crate) fn open_link<'a>(
+        &self,
+        stored: &'a [u8],
+        file: &str,
+    ) -> Result<&'a [u8], HomeError> {
+        let what = "it is a link that was not made in the mounted home, or was edited";
+        link::decode(stored, &self.link_mac)
+            .ok_or_else(|| HomeError::Damaged { file: file.to_owned(), what })
     }
 
     /// The cipher of the file with this header page; `None` for a page of zeros.

@@ -1,6 +1,6 @@
 //! VM homes: a tree of encrypted files that looks like a plain folder.
 //!
-//! Owns the format of home files (`layout`, `header`), the files themselves (`file`, `tail`, `space`) and the
+//! Owns the format of home files and links (`layout`, `header`, `link`), the files themselves (`file`, `tail`, `space`) and the
 //! tree of nodes over the ciphertext folder (`tree`); must not know FUSE. Flow: a node of a [`Home`] is
 //! opened into a file, whose key comes from the home key and the nonce in its header, and whose reads and
 //! writes go to the stored file one to one, shifted by the header.
@@ -15,6 +15,7 @@ mod folder;
 pub mod header;
 mod keys;
 pub mod layout;
+pub mod link;
 #[cfg(test)]
 mod model;
 mod node;

@@ -94,11 +94,15 @@ impl Home {
     }
 
     /// Where a link points to.
+    ///
+    /// # Errors
+    /// [`HomeError::Damaged`] for a link that was not made with the key of this home.
     pub(crate) fn read_link(&self, id: u64) -> Result<OsString, HomeError> {
         let node = self.node(id)?;
-        let target = rustix::fs::readlinkat(&node.fd, "", Vec::new())
+        let stored = rustix::fs::readlinkat(&node.fd, "", Vec::new())
             .map_err(HomeError::io("read of a link"))?;
-        Ok(OsString::from_vec(target.into_bytes()))
+        let target = self.keys.open_link(stored.as_bytes(), &node.label())?;
+        Ok(OsString::from_vec(target.to_vec()))
     }
 
     /// Space and limits of the storage.

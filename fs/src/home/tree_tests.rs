@@ -40,15 +40,37 @@ fn names_of_more_than_one_component_are_refused() {
 
 #[test]
 fn links_are_shown_and_never_followed() {
+    if !root_only() {
+        return;
+    }
     let Fixture { home, folder } = fixture();
-    symlink("/etc", folder.path().join("out")).unwrap();
-    let link = home.lookup(1, OsStr::new("out")).unwrap();
-    assert_eq!(link.kind, FileType::Symlink);
+    let link = home.make_link(1, OsStr::new("out"), OsStr::new("/etc"), SELF).unwrap();
+    assert_eq!((link.kind, link.size), (FileType::Symlink, 4));
     assert_eq!(home.read_link(link.id).unwrap(), "/etc");
+    assert_ne!(fs::read_link(folder.path().join("out")).unwrap().as_os_str(), "/etc");
     let through = home.lookup(link.id, OsStr::new("passwd"));
     assert!(matches!(through, Err(HomeError::Io { .. })), "{through:?}");
     let node = home.node(link.id).unwrap();
     assert!(home.open_file(&node, true).is_err());
+}
+
+#[test]
+fn links_that_were_planted_below_are_refused() {
+    let Fixture { home, folder } = fixture();
+    symlink("/etc", folder.path().join("out")).unwrap();
+    let link = home.lookup(1, OsStr::new("out")).unwrap();
+    assert_eq!((link.kind, link.size), (FileType::Symlink, 0));
+    let target = home.read_link(link.id);
+    assert!(matches!(&target, Err(HomeError::Damaged { file, .. }) if file == "out"), "{target:?}");
+}
+
+#[test]
+fn targets_that_are_too_long_are_refused_as_such() {
+    let Fixture { home, folder: _kept } = fixture();
+    let long = "x".repeat(crate::home::link::MAX_TARGET + 1);
+    let made = home.make_link(1, OsStr::new("l"), OsStr::new(&long), SELF);
+    let Err(HomeError::Io { source, .. }) = made else { panic!("{made:?}") };
+    assert_eq!(source.raw_os_error(), Some(Errno::NAMETOOLONG.raw_os_error()));
 }
 
 #[test]

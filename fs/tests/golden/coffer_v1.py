@@ -31,6 +31,7 @@ DISKS = {
                 key=bytes(range(64, 128)), written=[(0, 512), (4096, 4608)]),
 }
 NOTES, NONCE = 5000, bytes(range(0xC0, 0xE0))
+LINK_TARGET = b"notes.txt"
 PASSPHRASES = {"golden/1": b"golden", "recovery/2": b"golden recovery"}
 
 
@@ -140,6 +141,12 @@ def golden_home_file():
     return header.ljust(4096, b"\0") + b"".join(units) + bytes(NOTES % 4096)
 
 
+def golden_link():
+    """What a link to notes.txt holds: a tag, which is half of a MAC in hex, and the target."""
+    tag = hmac.digest(hkdf(HOME_KEY, b"coffer v1 link mac", 32), LINK_TARGET, "sha256")[:16]
+    return b"coffer1." + tag.hex().encode() + b"." + LINK_TARGET
+
+
 def write_file(path, data):
     with open(path, "wb") as file:
         file.write(data)
@@ -156,6 +163,7 @@ def make(folder):
     os.makedirs(os.path.join(folder, "home"), exist_ok=True)
     write_file(os.path.join(folder, "home", "notes.txt"), golden_home_file())
     write_file(os.path.join(folder, "home", "empty"), b"")
+    os.symlink(golden_link(), os.path.join(os.fsencode(folder), b"home", b"current"))
     for name, disk in DISKS.items():
         write_file(os.path.join(folder, "disks", name + ".disk"), golden_descriptor(name, disk))
         write_file(os.path.join(folder, "disks", name + ".data"), golden_payload(disk))
@@ -200,6 +208,7 @@ def example():
     stored = golden_home_file()
     print("home header ", stored[:96].hex())
     print("file key    ", file_key(NONCE).hex())
+    print("home link   ", golden_link().decode())
     print("home data   ", stored[4096:4112].hex(), stored[8192:8208].hex(), "length", len(stored))
 
 

@@ -87,15 +87,27 @@ fn hard_links_are_one_file() {
 fn symbolic_links_keep_their_target() {
     let store = Store::new();
     let Some(mount) = store.mount() else { return };
-    let long = "x/".repeat(1500);
-    for (name, target) in [("s1", "target"), ("s2", "/etc/../nowhere"), ("s3", long.as_str())] {
-        symlink(target, mount.at(name)).unwrap();
-        assert_eq!(fs::read_link(mount.at(name)).unwrap(), OsStr::new(target));
-        let shown = fs::symlink_metadata(mount.at(name)).unwrap();
+    let any_bytes = |len: usize| -> Vec<u8> {
+        (0..len).map(|at| u8::try_from(at % 255).unwrap() + 1).collect()
+    };
+    let targets = [b"target".to_vec(), b"/etc/../nowhere".to_vec(), b"x/".repeat(1500)];
+    let lengths = [255, 256, 1000, 3900].map(any_bytes);
+    for (number, target) in targets.iter().chain(&lengths).enumerate() {
+        let (name, target) = (format!("s{number}"), OsStr::from_bytes(target));
+        symlink(target, mount.at(&name)).unwrap();
+        assert_eq!(fs::read_link(mount.at(&name)).unwrap(), target);
+        let shown = fs::symlink_metadata(mount.at(&name)).unwrap();
         assert_eq!(shown.len(), target.len() as u64);
+        let below = fs::read_link(store.below(&name)).unwrap();
+        assert_eq!(below.as_os_str().len(), 41 + target.len());
     }
+    let too_long = symlink(OsStr::from_bytes(&any_bytes(4055)), mount.at("long")).unwrap_err();
+    assert_eq!(too_long.kind(), std::io::ErrorKind::InvalidFilename);
     fs::write(mount.at("target"), b"through").unwrap();
-    assert_eq!(fs::read(mount.at("s1")).unwrap(), b"through");
+    assert_eq!(fs::read(mount.at("s0")).unwrap(), b"through");
+    mount.unmount();
+    let mount = store.mount().unwrap();
+    assert_eq!(fs::read(mount.at("s0")).unwrap(), b"through");
     mount.unmount();
 }
 

@@ -3,8 +3,10 @@
 use super::log;
 use super::mounted::Store;
 use cryptfs::door::serve;
+use std::ffi::OsStr;
 use std::fs::{self, OpenOptions};
-use std::os::unix::fs::FileExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::{FileExt, symlink};
 use std::path::Path;
 
 const EIO: i32 = 5;
@@ -82,6 +84,42 @@ fn a_file_without_its_header_is_refused() {
     let below = OpenOptions::new().write(true).open(store.below("f")).unwrap();
     below.write_all_at(&[0; 4096], 0).unwrap();
     assert!(refused(&mount.at("f")));
+    mount.unmount();
+}
+
+#[test]
+fn links_that_were_planted_edited_or_cut_lead_nowhere() {
+    log::keep();
+    let store = Store::new();
+    let Some(mount) = store.mount() else { return };
+    let outside = tempfile::TempDir::new().unwrap();
+    symlink("inside", mount.at("honest")).unwrap();
+    let honest = fs::read_link(store.below("honest")).unwrap().into_os_string().into_vec();
+    mount.unmount();
+    let there = outside.path().join("secrets").into_os_string().into_vec();
+    let cases = [
+        ("planted-link", there.clone()),
+        ("edited-link", [&honest[..41], &there].concat()),
+        ("cut-link", honest[..honest.len() - 1].to_vec()),
+        ("short-link", honest[..41].to_vec()),
+    ];
+    for (name, target) in &cases {
+        symlink(OsStr::from_bytes(target), store.below(name)).unwrap();
+    }
+    let mount = store.mount().unwrap();
+    for (name, _) in &cases {
+        let read = fs::read_link(mount.at(name)).unwrap_err();
+        assert_eq!(read.raw_os_error(), Some(EIO), "{name}");
+        assert_eq!(log::count(&["ERROR", name, "readlink"]), 1, "{name} is logged once");
+        let written = fs::write(mount.at(name), b"secret").unwrap_err();
+        assert_eq!(written.raw_os_error(), Some(EIO), "{name}");
+    }
+    assert_eq!(fs::symlink_metadata(mount.at("short-link")).unwrap().len(), 0);
+    assert_eq!(outside.path().read_dir().unwrap().count(), 0, "something was written outside");
+    // The honest one works, under another name too, and a bad one can be removed.
+    fs::rename(mount.at("honest"), mount.at("renamed")).unwrap();
+    assert_eq!(fs::read_link(mount.at("renamed")).unwrap().as_os_str(), "inside");
+    fs::remove_file(mount.at("planted-link")).unwrap();
     mount.unmount();
 }
 
