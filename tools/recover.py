@@ -191,6 +191,12 @@ def opened(path, flags, mode=0o600):
         os.close(fd)
 
 
+def sync_folder(path):
+    """Makes the names in a folder durable."""
+    with opened(path or ".", os.O_RDONLY | os.O_DIRECTORY) as fd:
+        os.fsync(fd)
+
+
 NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
 
 
@@ -215,7 +221,7 @@ def cmd_info(args, backup):
         try:
             disk, _, payload = open_disk(args.folder, name, backup)
             print(f"disk {name}  {disk['size']} bytes  unit {disk['unit']}  {disk['state']}  key {wrapped_by(disk)}")
-            if os.stat(payload).st_size < disk["size"]:
+            if payload_info(payload).st_size < disk["size"]:
                 raise Refused(9, f"{payload} is shorter than the disk")
         except (Refused, OSError) as e:
             problems.append(str(e))
@@ -237,14 +243,23 @@ def cmd_info(args, backup):
         raise Refused(9, "; ".join(problems))
 
 
+def payload_info(path):
+    info = os.lstat(path)
+    if not stat.S_ISREG(info.st_mode):
+        raise Refused(9, f"{path} is not a regular file: somebody put it there")
+    return info
+
+
 def cmd_disk(args, backup):
     disk, key, path = open_disk(args.folder, args.name, backup)
-    with opened(path, os.O_RDONLY) as source:
+    payload_info(path)
+    with opened(path, os.O_RDONLY | os.O_NOFOLLOW) as source:
         if os.lseek(source, 0, os.SEEK_END) < disk["size"]:
             raise Refused(9, f"{path} is shorter than the disk, which has {disk['size']} bytes")
         with opened(args.out, NEW) as target:
             copy("decryptor", key, disk["unit"], disk["size"], source, 0, target, path)
             os.fsync(target)
+    sync_folder(os.path.dirname(args.out))
     print(f"{args.out}: {disk['size']} bytes, disk {disk['name']}, {disk['state']}")
 
 
@@ -252,7 +267,9 @@ def cmd_encrypt(args, backup):
     disk, key, path = open_disk(args.folder, args.name, backup)
     new = os.path.join(os.path.dirname(path), f".{os.path.basename(path)}.recover")
     with opened(args.input, os.O_RDONLY) as source, \
-            opened(os.path.join(args.folder, ".lock"), os.O_RDWR | os.O_CREAT) as lock:
+            opened(os.path.join(args.folder, ".lock"), os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW) as lock:
+        if os.path.lexists(path):
+            payload_info(path)
         length = os.lseek(source, 0, os.SEEK_END)
         if length != disk["size"]:
             raise Refused(2, f"{args.input} has {length} bytes, the disk {disk['size']}")
@@ -264,13 +281,13 @@ def cmd_encrypt(args, backup):
             os.unlink(new)  # of a run that was interrupted
         with opened(new, NEW) as target:  # the old payload stays until the new one is whole
             copy("encryptor", key, disk["unit"], length, source, 0, target, args.input)
-            if os.path.exists(path):
-                os.fchmod(target, stat.S_IMODE(os.stat(path).st_mode))
-                os.fchown(target, os.stat(path).st_uid, os.stat(path).st_gid)
+            if os.path.lexists(path):
+                info = payload_info(path)
+                os.fchmod(target, info.st_mode & 0o777)
+                os.fchown(target, info.st_uid, info.st_gid)
             os.fsync(target)
         os.replace(new, path)
-        with opened(os.path.dirname(path), os.O_RDONLY) as folder:
-            os.fsync(folder)
+        sync_folder(os.path.dirname(path))
     print(f"{path}: {length} bytes, disk {disk['name']}, {disk['state']}")
 
 
@@ -284,8 +301,13 @@ def home_file(fd, path, home_key, vm):
     header = os.pread(fd, PAGE, 0)
     if units == 0 and rest:
         raise Refused(9, f"{path} is damaged: no plain size gives its length")
-    if units < 0 or header == ZEROS:
-        return max(size, 0), None
+    if units < 0:
+        return 0, None
+    if header == ZEROS:  # never written, if nothing but zeros follows
+        for start, end in data_ranges(fd, PAGE, os.fstat(fd).st_size):
+            if os.pread(fd, end - start, start).strip(b"\0"):
+                raise Refused(9, f"{path} is damaged: its header is empty but it has data")
+        return size, None
     magic, version, features, nonce, owner, tag = struct.unpack_from("<8sII32s16s32s", header)
     if (magic, version, features) != (b"COFFERHF", 1, 0):
         raise Refused(9, f"{path}: not the header of a home file of version 1")
@@ -318,8 +340,8 @@ def link_target(path, home_key):
 def copy_metadata(out, info):
     if os.geteuid() == 0:
         os.chown(out, info.st_uid, info.st_gid, follow_symlinks=False)
-    if not stat.S_ISLNK(info.st_mode):
-        os.chmod(out, stat.S_IMODE(info.st_mode))
+    if not stat.S_ISLNK(info.st_mode):  # modes are not authenticated: no program may run as its owner by them
+        os.chmod(out, info.st_mode & (0o7777 if stat.S_ISDIR(info.st_mode) else 0o777))
     os.utime(out, ns=(info.st_atime_ns, info.st_mtime_ns), follow_symlinks=False)
 
 
@@ -350,6 +372,8 @@ def copy_tree(home, outdir, home_key, vm):
                 failed.append(e)
     for out_folder, info in reversed(folders):  # last, since writing into a folder changes its times
         copy_metadata(out_folder, info)
+        sync_folder(out_folder)
+    os.sync()  # owners, modes and times, and the target folder itself
     return failed
 
 

@@ -180,6 +180,73 @@ fn its_home_tree_equals_the_mounted_one() {
 }
 
 #[test]
+fn what_was_planted_in_the_storage_stays_out() {
+    needs!(Root, Fuse);
+    if skipped("recover planted") {
+        return;
+    }
+    let case = Case::new();
+    case.host.coffer(&["vm", "mount", "web01"]).ok();
+    let home = case.host.home("web01");
+    fs::write(home.join("good"), b"content").unwrap();
+    fs::write(home.join("wiped"), b"content").unwrap();
+    symlink("good", home.join("link")).unwrap();
+    symlink("good", home.join("edited")).unwrap();
+    case.host.coffer(&["vm", "umount", "web01"]).ok();
+    let below = case.host.store().join("web01/home");
+    symlink("/etc", below.join("planted")).unwrap();
+    let stored = fs::read_link(below.join("edited")).unwrap().into_os_string();
+    fs::remove_file(below.join("edited")).unwrap();
+    let mut edited = stored.into_string().unwrap();
+    edited.push_str("/../../etc/shadow");
+    symlink(edited, below.join("edited")).unwrap();
+    let wiped = fs::OpenOptions::new().write(true).open(below.join("wiped")).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&wiped, &[0; 4096], 0).unwrap();
+
+    let bad = ["planted is damaged", "edited is damaged", "wiped is damaged"];
+    case.recover("info", &[]).refused(9, &bad);
+    let out = case.out("home");
+    case.recover("home", &[&out]).refused(9, &bad);
+    let names: Vec<_> = tree(&out).into_iter().collect();
+    let expected = [("good", b"content".to_vec()), ("link", b"good".to_vec())];
+    assert_eq!(names, expected.map(|(name, content)| (PathBuf::from(name), content)));
+}
+
+#[test]
+fn links_in_the_place_of_its_files_are_not_followed() {
+    needs!(Root);
+    if skipped("recover links") {
+        return;
+    }
+    let case = Case::new();
+    case.host.coffer(&["disk", "create", "web01", "data", "--size", "1M"]).ok();
+    let plain = case.out("plain");
+    fs::write(&plain, pattern(1 << 20, 5)).unwrap();
+    let folder = case.host.store().join("web01");
+    let (lock, payload) = (folder.join(".lock"), folder.join("disks/data.data"));
+    let elsewhere = case.out("elsewhere");
+    let _ = fs::remove_file(&lock);
+    symlink(&elsewhere, &lock).unwrap();
+    let said = case.recover("encrypt", &[Path::new("data"), &plain]);
+    assert_eq!(said.code, 10, "{said}");
+    assert!(!elsewhere.exists(), "the link was followed");
+    fs::remove_file(&lock).unwrap();
+
+    fs::rename(&payload, case.out("payload")).unwrap();
+    symlink(case.out("payload"), &payload).unwrap();
+    let not_ours = ["data.data is not a regular file"];
+    case.recover("encrypt", &[Path::new("data"), &plain]).refused(9, &not_ours);
+    case.recover("disk", &[Path::new("data"), &case.out("raw")]).refused(9, &not_ours);
+    case.recover("info", &[]).refused(9, &not_ours);
+    fs::remove_file(&payload).unwrap();
+    fs::rename(case.out("payload"), &payload).unwrap();
+    fs::set_permissions(&payload, std::os::unix::fs::PermissionsExt::from_mode(0o4640)).unwrap();
+    case.recover("encrypt", &[Path::new("data"), &plain]).ok();
+    let mode = std::os::unix::fs::MetadataExt::mode(&fs::metadata(&payload).unwrap());
+    assert_eq!(mode & 0o7777, 0o640, "a payload needs no further bits");
+}
+
+#[test]
 fn it_recovers_what_a_guest_wrote() {
     needs!(Root, Program("qemu-system-x86_64"), Program("debugfs"));
     if skipped("recover guest") {
