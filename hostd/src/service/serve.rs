@@ -177,12 +177,11 @@ pub(super) fn serve_home(
     target: &Path,
 ) -> Result<(), Fault> {
     let Opened { key, lease, .. } = opened;
-    let folder = files::open_folder(&vm.folder.home())?;
     let sheet = KeySheet::seal(&[SheetKey::Home(&key)])?;
     let vmd = service.up(vm)?;
     let fuse = mounts::mount_home(vm.name.as_str(), target)?;
     let request = Request::ServeHome(ServeHome { mountpoint: target.to_owned() });
-    if let Err(e) = vmd.call(&request, &[fuse.as_fd(), folder.as_fd(), sheet.as_fd()]) {
+    if let Err(e) = vmd.call(&request, &[fuse.as_fd(), sheet.as_fd()]) {
         mounts::detach(target)?;
         return Err(e);
     }

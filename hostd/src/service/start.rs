@@ -71,7 +71,9 @@ impl Host {
         run: &Path,
         lock: &OwnedFd,
     ) -> Result<Vmd, Fault> {
-        let (mut vmd, child) = Vmd::spawn(&self.vmd, vm.name.as_str(), &run.join("vmd.sock"))?;
+        let folder = files::open_folder(vm.folder.path())?;
+        let socket = run.join("vmd.sock");
+        let (mut vmd, child) = Vmd::spawn(&self.vmd, vm.name.as_str(), &socket, folder)?;
         let pidfd = vmd.pidfd()?;
         self.watch(vm, vmd.pid(), pidfd, Some(child));
         match self.set_up(vm, &mut vmd, lock) {
@@ -84,7 +86,6 @@ impl Host {
     }
 
     fn set_up(&self, vm: &Vm, vmd: &mut Vmd, lock: &OwnedFd) -> Result<(), Fault> {
-        let folder = files::open_folder(vm.folder.path())?;
         let zone = &self.config.danger_zone;
         let request = Request::Setup(Setup {
             vm: vm.name.to_string(),
@@ -93,7 +94,7 @@ impl Host {
             require_confinement: !(zone.enabled && zone.allow_unconfined_vmd),
             max_connections: self.config.limits.disk_connections,
         });
-        let (report, _) = vmd.report(&request, &[lock.as_fd(), folder.as_fd()])?;
+        let (report, _) = vmd.report(&request, &[lock.as_fd()])?;
         self.note_report(&report)
     }
 

@@ -4,6 +4,7 @@
 //! `start`; then one connection of hostd after the other, one request after the other, until Stop or SIGTERM;
 //! then everything that was started ends in the reverse order.
 
+use crate::confine::root::Root;
 use crate::refusal::Refusal;
 use crate::requests::Vmd;
 use crate::signals::Termination;
@@ -41,12 +42,12 @@ pub enum DaemonError {
     },
 }
 
-/// Serves one VM until hostd or a signal ends it. `link` is the listening link socket.
+/// Serves one VM until hostd or a signal ends it. `link` is the listening link socket, `root` has the VM folder.
 ///
 /// # Errors
 /// [`DaemonError`] when the process cannot start; once it runs, it runs to an orderly end.
-pub fn run(link: &OwnedFd) -> Result<(), DaemonError> {
-    let (mut vmd, termination) = start()?;
+pub fn run(link: &OwnedFd, root: Root) -> Result<(), DaemonError> {
+    let (mut vmd, termination) = start(root)?;
     tracing::debug!("waiting for hostd");
     while let Some(hostd) = next_link(link, &termination)? {
         if serve(&hostd, &mut vmd, &termination)? == After::End {
@@ -58,13 +59,13 @@ pub fn run(link: &OwnedFd) -> Result<(), DaemonError> {
 }
 
 /// Signals before threads, locked memory before keys, and no key before the ciphers have been tried.
-fn start() -> Result<(Vmd, Termination), DaemonError> {
+fn start(root: Root) -> Result<(Vmd, Termination), DaemonError> {
     let termination = Termination::new()
         .map_err(|source| DaemonError::System { what: "watch signals", source })?;
     crypto::lock_process_memory()?;
     let arena = Arena::new(ARENA)?;
     crypto::self_test(&arena)?;
-    Ok((Vmd::new(arena), termination))
+    Ok((Vmd::new(arena, root), termination))
 }
 
 /// Waits for hostd; nothing when the process has been asked to end.

@@ -3,11 +3,13 @@
 //! Owns one FUSE server. hostd mounts and unmounts, this process only answers on the descriptor. Flow:
 //! [`ServedHome::start`] once the mount is there, [`ServedHome::stop`] once it is gone.
 
+use crate::confine::root::Root;
 use crate::refusal::Refusal;
 use cryptfs::door::{self, HomeServer};
 use cryptfs::home::Home;
 use crypto::{Arena, KeySheet};
 use hostd_api::error::ErrorCode;
+use rustix::fs::{Mode, OFlags};
 use std::num::NonZero;
 use std::ops::RangeInclusive;
 use std::os::fd::OwnedFd;
@@ -31,8 +33,6 @@ const LOOK: Duration = Duration::from_millis(10);
 pub struct HomeFds {
     /// /dev/fuse, mounted.
     pub fuse: OwnedFd,
-    /// The folder with the ciphertext.
-    pub folder: OwnedFd,
     /// Key sheet with the home key.
     pub sheet: OwnedFd,
 }
@@ -41,6 +41,16 @@ pub struct HomeFds {
 fn threads() -> usize {
     let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
     processors.saturating_mul(2).clamp(*THREADS.start(), *THREADS.end())
+}
+
+/// The folder with the ciphertext: a folder of the VM folder itself, not a link to one.
+fn open_folder(root: &Root) -> Result<OwnedFd, Refusal> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    rustix::fs::openat(root.folder(), "home", flags, Mode::empty()).map_err(|e| {
+        let message = format!("cannot open the folder `home` of the VM: {e}");
+        let remedy = "check that the VM has a real folder of this name on its datastore";
+        Refusal::new(ErrorCode::Storage, message, remedy)
+    })
 }
 
 /// A home that is being served.
@@ -53,17 +63,19 @@ impl ServedHome {
     /// Starts to serve.
     ///
     /// # Errors
-    /// When the key, the folder or the descriptor is no good.
+    /// When the folder, the key or the descriptor is no good.
     pub fn start(
         mountpoint: PathBuf,
         vm: Uuid,
+        root: &Root,
         fds: HomeFds,
         arena: &Arena,
     ) -> Result<Self, Refusal> {
+        let folder = open_folder(root)?;
         let key = KeySheet::open(fds.sheet, arena)
             .and_then(|mut sheet| sheet.take_home())
             .map_err(|e| Refusal::invalid(format!("the key of the home: {e}")))?;
-        let home = Home::open(fds.folder, key, vm, arena.clone()).map_err(|e| {
+        let home = Home::open(folder, key, vm, arena.clone()).map_err(|e| {
             let message = format!("cannot open the home: {e}");
             Refusal::new(ErrorCode::Storage, message, "check the home folder on the datastore")
         })?;

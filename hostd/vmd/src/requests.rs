@@ -5,6 +5,7 @@
 //! one line that leads to the function that does it.
 
 use crate::confine::confine;
+use crate::confine::root::Root;
 use crate::exports::{AttachFds, Exports, GRACE};
 use crate::home::{HomeFds, ServedHome};
 use crate::nbd::connection::Limits;
@@ -12,6 +13,7 @@ use crate::refusal::Refusal;
 use crypto::{Arena, Engine};
 use hostd_api::error::ErrorCode;
 use hostd_api::link::{Attach, LINK_VERSION, MAX_FDS, Report, Request, Response, ServeHome, Setup};
+use rustix::fs::FileType;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 use uuid::Uuid;
@@ -22,6 +24,7 @@ const DRAIN: Duration = Duration::from_secs(40);
 /// The data plane of one VM.
 pub struct Vmd {
     arena: Arena,
+    root: Root,
     vm: Option<Vm>,
     exports: Exports,
     home: Option<ServedHome>,
@@ -48,9 +51,9 @@ pub struct Answer<'a> {
 }
 
 impl Vmd {
-    /// A data plane without a VM.
-    pub fn new(arena: Arena) -> Self {
-        Self { arena, vm: None, exports: Exports::default(), home: None }
+    /// A data plane that has the VM folder of `root`, and knows no VM yet.
+    pub fn new(arena: Arena, root: Root) -> Self {
+        Self { arena, root, vm: None, exports: Exports::default(), home: None }
     }
 
     /// Carries out one request.
@@ -77,6 +80,7 @@ impl Vmd {
     }
 
     fn perform(&mut self, request: Request, fds: Vec<OwnedFd>) -> Result<Response, Refusal> {
+        refuse_folders(&fds)?;
         match request {
             Request::Setup(setup) => self.set_up(setup, exactly(fds)?),
             Request::Attach(attach) => self.attach(attach, exactly(fds)?),
@@ -102,16 +106,17 @@ impl Vmd {
         }
     }
 
-    fn set_up(&mut self, setup: Setup, fds: [OwnedFd; 2]) -> Result<Response, Refusal> {
+    fn set_up(&mut self, setup: Setup, fds: [OwnedFd; 1]) -> Result<Response, Refusal> {
         if let Some(vm) = &self.vm {
             return Err(Refusal::wrong_state(format!("this vmd serves VM {} already", vm.name)));
         }
         if setup.max_connections == 0 {
             return Err(Refusal::invalid("max_connections is 0: no client could ever connect"));
         }
-        let [lock, folder] = fds;
-        let confinement = confine(folder.as_fd(), setup.require_confinement).map_err(|e| {
-            let remedy = "use a kernel with landlock and seccomp, or allow less confinement";
+        let [lock] = fds;
+        let confinement = confine(&self.root, setup.require_confinement).map_err(|e| {
+            let remedy = "run hostd with CAP_SYS_ADMIN on a kernel with landlock and seccomp, or allow less \
+                          confinement";
             Refusal::new(ErrorCode::HostLimit, e.to_string(), remedy)
         })?;
         tracing::info!(vm = setup.vm, ?confinement, folder = %setup.folder.display(), "set up");
@@ -129,7 +134,7 @@ impl Vmd {
         Ok(Response::Ok)
     }
 
-    fn serve_home(&mut self, serve: ServeHome, fds: [OwnedFd; 3]) -> Result<Response, Refusal> {
+    fn serve_home(&mut self, serve: ServeHome, fds: [OwnedFd; 2]) -> Result<Response, Refusal> {
         let id = self.vm()?.id;
         // One that was unmounted without a word from hostd is over.
         if let Some(home) = self.home.take_if(|home| home.mountpoint().is_none()) {
@@ -142,9 +147,9 @@ impl Vmd {
                 "unmount it first",
             ));
         }
-        let [fuse, folder, sheet] = fds;
-        let fds = HomeFds { fuse, folder, sheet };
-        self.home = Some(ServedHome::start(serve.mountpoint, id, fds, &self.arena)?);
+        let [fuse, sheet] = fds;
+        let fds = HomeFds { fuse, sheet };
+        self.home = Some(ServedHome::start(serve.mountpoint, id, &self.root, fds, &self.arena)?);
         Ok(Response::Ok)
     }
 
@@ -182,6 +187,18 @@ impl Vmd {
     fn vm(&self) -> Result<&Vm, Refusal> {
         self.vm.as_ref().ok_or_else(|| Refusal::wrong_state("this vmd has not been set up"))
     }
+}
+
+/// Refuses folders: `..` of a folder of the host leads out of the own root.
+fn refuse_folders(fds: &[OwnedFd]) -> Result<(), Refusal> {
+    for fd in fds {
+        let stat = rustix::fs::fstat(fd)
+            .map_err(|e| Refusal::invalid(format!("a descriptor without a status: {e}")))?;
+        if FileType::from_raw_mode(stat.st_mode).is_dir() {
+            return Err(Refusal::invalid("a folder came over the link"));
+        }
+    }
+    Ok(())
 }
 
 /// Exactly the descriptors that a request goes with.

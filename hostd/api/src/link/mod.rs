@@ -13,10 +13,14 @@ use std::path::PathBuf;
 use uuid::Uuid;
 
 /// Version of the link; a vmd that speaks another one is left alone and reported.
-pub const LINK_VERSION: u32 = 1;
+pub const LINK_VERSION: u32 = 2;
 
 /// Descriptor number at which a vmd finds its listening link socket.
 pub const LINK_FD: i32 = 3;
+
+/// Descriptor number at which a vmd finds its VM folder. No folder ever comes over the link, and a vmd refuses one:
+/// by `..` it would lead out of the root that the vmd has made for itself.
+pub const FOLDER_FD: i32 = 4;
 
 /// Largest message in bytes; a request has a few hundred.
 pub const MAX_MESSAGE: usize = 64 * 1024;
@@ -33,7 +37,7 @@ pub const MAX_FDS: usize = 1 + MAX_DISKS;
 #[serde(rename_all = "kebab-case", tag = "do", deny_unknown_fields)]
 pub enum Request {
     /// Once after the start, before anything else. Descriptors: the lock file of the VM folder (held for as
-    /// long as the vmd lives), the VM folder. The vmd confines itself before it answers.
+    /// long as the vmd lives). The vmd confines itself before it answers.
     Setup(Setup),
     /// Who are you? No descriptors.
     Hello,
@@ -45,7 +49,8 @@ pub enum Request {
         /// Name of the disk.
         disk: String,
     },
-    /// Serve the home. Descriptors: /dev/fuse already mounted, the `home` folder, key sheet with the home key.
+    /// Serve the home. Descriptors: /dev/fuse already mounted, key sheet with the home key. The vmd opens the
+    /// folder `home` of its VM folder itself.
     ServeHome(ServeHome),
     /// The home has been unmounted; forget its key.
     StopHome,
@@ -66,9 +71,9 @@ pub struct Setup {
     pub vm: String,
     /// Identity of the VM.
     pub id: Uuid,
-    /// Folder of the VM, for error messages and landlock.
+    /// Folder of the VM, for messages only: in the root of the vmd it has another path.
     pub folder: PathBuf,
-    /// Refuse to run when landlock or seccomp cannot be applied.
+    /// Refuse to run when any part of the confinement cannot be put in force.
     pub require_confinement: bool,
     /// Most connections at one time for one disk.
     pub max_connections: u32,
@@ -124,7 +129,8 @@ pub struct Report {
     pub id: Option<Uuid>,
     /// Name of its VM.
     pub vm: Option<String>,
-    /// Confinement in force, for example `["landlock", "seccomp", "capabilities"]`.
+    /// Confinement in force, for example `["mount-namespace", "landlock", "seccomp",
+    /// "capabilities"]`.
     pub confinement: Vec<String>,
     /// XTS engine, `aws-lc` or `portable`.
     pub engine: String,

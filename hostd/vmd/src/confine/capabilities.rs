@@ -12,14 +12,15 @@ use rustix::thread::{
 /// - `CHOWN`, `FOWNER`, `FSETID`: the home gives its files the owners and modes that its users ask for;
 /// - `DAC_OVERRIDE`, `DAC_READ_SEARCH`: VM folders belong to whoever runs QEMU, the kernel has checked the
 ///   caller of the mount against the modes (`default_permissions`);
-/// - `MKNOD`: the home keeps device nodes as they are;
 /// - `IPC_LOCK`: memory that is mapped later is locked, too.
+///
+/// Not `MKNOD`: a home is mounted `nodev`, so a device in it would be of no use, and one made in the VM folder is
+/// a way to the host. Device nodes get EPERM; fifos and sockets need no capability.
 const KEPT: CapabilitySet = CapabilitySet::CHOWN
     .union(CapabilitySet::DAC_OVERRIDE)
     .union(CapabilitySet::DAC_READ_SEARCH)
     .union(CapabilitySet::FOWNER)
     .union(CapabilitySet::FSETID)
-    .union(CapabilitySet::MKNOD)
     .union(CapabilitySet::IPC_LOCK);
 
 /// Drops every other capability, from the bounding set as well.

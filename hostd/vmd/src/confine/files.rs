@@ -1,8 +1,10 @@
 //! Landlock: which files may be opened from now on.
 //!
-//! Owns the rules. Descriptors that are open already keep working; the rules are about new ones. Flow:
-//! [`restrict`] makes a rule set with two places in it and puts the thread under it.
+//! Owns the rules. Descriptors that are open already keep working; the rules are about new ones, and not about
+//! modes, owners, times and attributes: `root` leaves nothing to change there. Flow: [`restrict`] makes a rule
+//! set with two places in it and puts the thread under it.
 
+use super::root::FUSE;
 use landlock::{
     ABI, Access, AccessFs, AccessNet, CompatLevel, Compatible, PathBeneath, PathFd,
     RestrictionStatus, Ruleset, RulesetAttr, RulesetCreatedAttr, RulesetError, RulesetStatus,
@@ -12,9 +14,6 @@ use std::os::fd::BorrowedFd;
 
 /// The newest rules we know and have tested; an older kernel enforces those of them that it has.
 const KNOWN: ABI = ABI::V6;
-
-/// Where FUSE lives: the served home opens it once more for each of its threads.
-const FUSE: &str = "/dev/fuse";
 
 /// Only the VM folder, and /dev/fuse; no TCP, no abstract sockets or signals to the outside.
 pub(super) fn restrict(folder: BorrowedFd<'_>) -> Result<Vec<String>, String> {

@@ -38,7 +38,7 @@ const ALLOWED: &[(&str, &[libc::c_long])] = &[
         ],
     ),
     (
-        "the home: names and attributes below its folder (landlock says where)",
+        "the home: names and attributes below its folder (the own root and landlock say where)",
         &[
             libc::SYS_openat,
             libc::SYS_openat2,

@@ -4,6 +4,8 @@ use super::process::{Host, Process, ok};
 use crypto::{HomeKey, KeySheet, SheetKey};
 use hostd_api::error::ErrorCode;
 use hostd_api::link::{Request, Response, ServeHome};
+use rustix::fs::{CWD, FileType, Mode, makedev, mknodat};
+use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use std::fs::{self, File};
 use std::os::fd::{AsFd, AsRawFd};
@@ -24,7 +26,9 @@ impl Drop for Mounted {
 /// Mounts as hostd does, and hands the home to the vmd.
 fn serve(host: &Host, vmd: &Process, key: &HomeKey) -> Option<(Mounted, Response)> {
     let (home, mountpoint) = (host.folder().join("home"), host.dir.path().join("mount"));
-    fs::create_dir_all(&home).unwrap();
+    if !home.is_symlink() {
+        fs::create_dir_all(&home).unwrap();
+    }
     fs::create_dir_all(&mountpoint).unwrap();
     let fuse = File::options().read(true).write(true).open("/dev/fuse");
     let (true, Ok(fuse)) = (rustix::process::geteuid().is_root(), fuse) else {
@@ -42,10 +46,9 @@ fn serve(host: &Host, vmd: &Process, key: &HomeKey) -> Option<(Mounted, Response
     let flags = MountFlags::NOSUID | MountFlags::NODEV;
     mount("coffer:web01", &mountpoint, "fuse.coffer", flags, &*options).unwrap();
     let mounted = Mounted(mountpoint.clone());
-    let folder = File::open(home).unwrap();
     let sheet = KeySheet::seal(&[SheetKey::Home(key)]).unwrap();
     let request = Request::ServeHome(ServeHome { mountpoint });
-    let fds = [fuse.as_fd(), folder.as_fd(), sheet.as_fd()];
+    let fds = [fuse.as_fd(), sheet.as_fd()];
     Some((mounted, vmd.link.call(&request, &fds).unwrap().0))
 }
 
@@ -82,6 +85,57 @@ fn use_it(mounted: &Path) {
         })
         .collect();
     writers.into_iter().for_each(|writer| writer.join().unwrap());
+}
+
+#[test]
+fn a_home_that_is_a_link_is_refused() {
+    let host = Host::new();
+    let vmd = host.start();
+    fs::create_dir(host.folder().join("elsewhere")).unwrap();
+    std::os::unix::fs::symlink("elsewhere", host.folder().join("home")).unwrap();
+    let key = HomeKey::generate(&host.arena).unwrap();
+    let Some((_mounted, response)) = serve(&host, &vmd, &key) else { return };
+    match response {
+        Response::Failed(failure) => {
+            assert_eq!(failure.code, ErrorCode::Storage);
+            assert!(failure.message.contains("home"), "{}", failure.message);
+        }
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(vmd.status().home, None);
+}
+
+/// A vmd copies the host's mounts for a moment when it starts; a copy that stayed would keep the homes of others
+/// mounted, and their keys in use.
+#[test]
+fn a_home_ends_although_another_vmd_has_started_meanwhile() {
+    let (host, other) = (Host::new(), Host::new());
+    let vmd = host.start();
+    let key = HomeKey::generate(&host.arena).unwrap();
+    let Some((mounted, response)) = serve(&host, &vmd, &key) else { return };
+    ok(&response);
+    let neighbour = other.start();
+    fs::write(mounted.0.join("file"), "data").unwrap();
+    unmount(&mounted.0, UnmountFlags::empty()).unwrap();
+    ok(&vmd.ask(&Request::StopHome));
+    assert_eq!(vmd.status().home, None);
+    assert!(neighbour.status().id.is_some());
+}
+
+#[test]
+fn devices_are_refused_and_pipes_are_made() {
+    let host = Host::new();
+    let vmd = host.start();
+    let key = HomeKey::generate(&host.arena).unwrap();
+    let Some((mounted, response)) = serve(&host, &vmd, &key) else { return };
+    ok(&response);
+    let make =
+        |name: &str, kind, number| mknodat(CWD, mounted.0.join(name), kind, Mode::RUSR, number);
+    assert_eq!(make("block", FileType::BlockDevice, makedev(8, 0)), Err(Errno::PERM));
+    assert_eq!(make("char", FileType::CharacterDevice, makedev(1, 3)), Err(Errno::PERM));
+    make("pipe", FileType::Fifo, 0).unwrap();
+    make("socket", FileType::Socket, 0).unwrap();
+    assert_eq!(fs::read_dir(&mounted.0).unwrap().count(), 2);
 }
 
 #[test]

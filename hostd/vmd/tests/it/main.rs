@@ -14,5 +14,6 @@ mod home;
 mod interop;
 mod model;
 mod process;
+mod root;
 mod support;
 mod transmission;

@@ -2,7 +2,7 @@
 
 use command_fds::{CommandFdExt, FdMapping};
 use crypto::{Arena, Dek, KeySheet, SheetKey};
-use hostd_api::link::{Attach, LINK_FD, Link, Report, Request, Response, Setup, listen};
+use hostd_api::link::{Attach, FOLDER_FD, LINK_FD, Link, Report, Request, Response, Setup, listen};
 use rustix::fs::{FlockOperation, flock};
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
@@ -69,11 +69,19 @@ impl Host {
 
     /// Starts a vmd on the link socket, which outlives it.
     pub(crate) fn spawn(&self) -> Process {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_vmd"));
-        command.args(["--vm", "web01"]).env("COFFER_LOG", "warn");
+        self.spawn_with(&[])
+    }
+
+    /// Starts a vmd by the command `wrapper`, which must become the vmd.
+    pub(crate) fn spawn_with(&self, wrapper: &[&str]) -> Process {
+        let mut words = wrapper.iter().chain(&[env!("CARGO_BIN_EXE_vmd")]);
+        let mut command = Command::new(words.next().unwrap());
+        command.args(words).args(["--vm", "web01"]).env("COFFER_LOG", "warn");
         let link = self.link.try_clone().unwrap();
-        let mapping = FdMapping { parent_fd: link, child_fd: LINK_FD };
-        command.fd_mappings(vec![mapping]).unwrap();
+        let folder = OwnedFd::from(File::open(self.folder()).unwrap());
+        let link = FdMapping { parent_fd: link, child_fd: LINK_FD };
+        let folder = FdMapping { parent_fd: folder, child_fd: FOLDER_FD };
+        command.fd_mappings(vec![link, folder]).unwrap();
         let child = command.spawn().unwrap();
         Process { child, link: self.connect() }
     }
@@ -106,15 +114,15 @@ impl Process {
 
     /// A Setup with a lock file that is or is not locked.
     pub(crate) fn set_up_with(&self, host: &Host, lock: &File) -> Response {
-        let folder = File::open(host.folder()).unwrap();
         let setup = Request::Setup(Setup {
             vm: "web01".into(),
             id: host.id,
             folder: host.folder(),
-            require_confinement: true,
+            // A mount namespace is for root only.
+            require_confinement: rustix::process::geteuid().is_root(),
             max_connections: 8,
         });
-        self.link.call(&setup, &[lock.as_fd(), folder.as_fd()]).unwrap().0
+        self.link.call(&setup, &[lock.as_fd()]).unwrap().0
     }
 
     pub(crate) fn attach(&self, disk: &Disk, read_only: bool) -> Response {
@@ -163,9 +171,14 @@ impl Process {
         }
     }
 
+    /// A file or folder of /proc/PID.
+    pub(crate) fn proc(&self, name: &str) -> PathBuf {
+        PathBuf::from(format!("/proc/{}/{name}", self.pid()))
+    }
+
     /// One field of /proc/PID/status.
     pub(crate) fn proc_status(&self, field: &str) -> String {
-        let text = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let text = std::fs::read_to_string(self.proc("status")).unwrap();
         let line = text.lines().find_map(|line| line.strip_prefix(&format!("{field}:"))).unwrap();
         line.trim().to_owned()
     }
