@@ -143,7 +143,8 @@ pub fn create<B: Body>(
 }
 
 /// Replaces a file by `body` with the next sequence number; fails when the file is not the one that the
-/// body was read from. On failure `body` is as before.
+/// body was read from. On failure `body` is as before, except after [`SealError::NotDurable`]: then the file has
+/// the new sequence, and so has the body.
 pub fn replace<B: Body>(
     path: &Path,
     body: &mut B,
@@ -158,8 +159,17 @@ pub fn replace<B: Body>(
     let next = expected.checked_add(1);
     body.set_sequence(next.ok_or_else(|| refused(path, Flaw::Sequence))?);
     let done = sealed(path, body, key, arena).and_then(|bytes| store::put(path, &bytes, Put::Over));
-    if done.is_err() {
-        body.set_sequence(expected);
+    keep_sequence(body, expected, done)
+}
+
+/// Puts the old sequence back, unless the file has the new one.
+fn keep_sequence<B: Body>(
+    body: &mut B,
+    old: u64,
+    done: Result<(), SealError>,
+) -> Result<(), SealError> {
+    if done.as_ref().is_err_and(|error| !error.is_in_place()) {
+        body.set_sequence(old);
     }
     done
 }

@@ -306,3 +306,20 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_body_keeps_the_sequence_of_the_file_in_place() {
+    let arena = crate::testing::arena();
+    let kek = crate::testing::TestKek::new(&arena, "a/1");
+    let (mut safe, _) = crate::testing::safe(&arena, &[&kek]);
+    let path = std::path::PathBuf::from("vm.safe");
+    let source = || std::io::Error::from_raw_os_error(5);
+    for (error, left) in [
+        (SealError::NotDurable { path: path.clone(), source: source() }, 8),
+        (SealError::Io { path: path.clone(), action: "write", source: source() }, 7),
+    ] {
+        safe.set_sequence(8);
+        assert!(keep_sequence(&mut safe, 7, Err(error)).is_err());
+        assert_eq!(safe.sequence(), left);
+    }
+}

@@ -124,6 +124,14 @@ pub enum KmsError {
         /// What the system answered.
         source: io::Error,
     },
+    /// The new key file is in place and whole, but a power loss may bring the old one back.
+    #[error("{} is in place, but its folder could not be flushed, so a power loss may undo it: {source}", path.display())]
+    NotDurable {
+        /// The file.
+        path: PathBuf,
+        /// What the system answered.
+        source: io::Error,
+    },
     /// Key memory or a primitive of `crypto` failed on this host.
     #[error(transparent)]
     Key(#[from] KeyError),

@@ -30,6 +30,14 @@ pub enum SealError {
         /// What the system said.
         source: io::Error,
     },
+    /// The new file is in place and whole, but a power loss may bring the old state back.
+    #[error("{} is in place, but its folder could not be flushed, so a power loss may undo it: {source}", path.display())]
+    NotDurable {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
     /// Another kind of file.
     #[error("{} is not a {expected} file{}", path.display(), format_found(found.as_deref()))]
     NotOurs {
@@ -150,6 +158,13 @@ pub enum SealError {
         /// Why.
         source: OpenError,
     },
+}
+
+impl SealError {
+    /// Whether the new file is in place all the same: what belongs to it must be kept.
+    pub fn is_in_place(&self) -> bool {
+        matches!(self, Self::NotDurable { .. })
+    }
 }
 
 /// What is wrong inside a sealed file.

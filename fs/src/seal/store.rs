@@ -46,15 +46,19 @@ pub(super) fn read(path: &Path, limit: usize) -> Result<Vec<u8>, SealError> {
 }
 
 /// Writes a whole file, so that a crash leaves the old state or the new one.
+///
+/// # Errors
+/// After [`SealError::NotDurable`] the new file is in place, after all others the old state is.
 pub(super) fn put(path: &Path, bytes: &[u8], how: Put) -> Result<(), SealError> {
-    put_by(path, how, |mut file| file.write_all(bytes))
+    put_by(path, how, |mut file| file.write_all(bytes), |folder| sync_folder(folder))
 }
 
-/// [`put`] with the writing left to the caller, which is where tests let a disk fill up.
+/// [`put`] with the writing and the last sync left to the caller, which is where tests let a disk fail.
 fn put_by(
     path: &Path,
     how: Put,
     write: impl FnOnce(&File) -> io::Result<()>,
+    sync: impl FnOnce(&OwnedFd) -> io::Result<()>,
 ) -> Result<(), SealError> {
     let name = path.file_name().ok_or_else(|| failed(path, "write")(Errno::ISDIR.into()))?;
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
@@ -67,7 +71,7 @@ fn put_by(
         Errno::EXIST => SealError::Exists { path: path.to_owned() },
         error => failed(path, "put in place")(error.into()),
     })?;
-    sync_folder(&folder).map_err(failed(path, "flush the folder of"))
+    sync(&folder).map_err(|source| SealError::NotDurable { path: path.to_owned(), source })
 }
 
 /// Removes temporary files that a crash left in a folder; tells how many. The caller sees to it that

@@ -32,10 +32,15 @@ fn a_full_disk_leaves_the_old_file_and_nothing_else() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("vm.safe");
     put(&path, b"old", Put::New).unwrap();
-    let error = put_by(&path, Put::Over, |mut file| {
-        file.write_all(b"ne")?;
-        Err(io::Error::from_raw_os_error(28))
-    })
+    let error = put_by(
+        &path,
+        Put::Over,
+        |mut file| {
+            file.write_all(b"ne")?;
+            Err(io::Error::from_raw_os_error(28))
+        },
+        |folder| sync_folder(folder),
+    )
     .unwrap_err();
     let SealError::Io { source, .. } = &error else { panic!("{error}") };
     assert_eq!(source.kind(), io::ErrorKind::StorageFull);
@@ -48,9 +53,8 @@ fn a_real_full_disk_is_reported_as_such() {
     // /dev/full takes the place of the file's data: its write fails as on a full file system.
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("vm.safe");
-    let error =
-        put_by(&path, Put::New, |_| File::options().write(true).open("/dev/full")?.write_all(b"x"))
-            .unwrap_err();
+    let full = |_: &File| File::options().write(true).open("/dev/full")?.write_all(b"x");
+    let error = put_by(&path, Put::New, full, |folder| sync_folder(folder)).unwrap_err();
     assert!(error.to_string().contains("No space left"), "{error}");
     assert!(names(folder.path()).is_empty());
 }
@@ -96,4 +100,18 @@ fn reading_is_bounded_and_takes_regular_files_only() {
 fn a_folder_that_is_gone_is_an_error_with_its_name() {
     let error = put(Path::new("/nonexistent/vm.safe"), b"x", Put::New).unwrap_err();
     assert!(error.to_string().contains("/nonexistent/vm.safe"), "{error}");
+}
+
+#[test]
+fn a_folder_that_cannot_be_flushed_is_an_error_of_its_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("vm.safe");
+    for (how, content) in [(Put::New, b"one"), (Put::Over, b"two")] {
+        let failing = |_: &OwnedFd| Err(io::Error::from_raw_os_error(5));
+        let error = put_by(&path, how, |mut file| file.write_all(content), failing).unwrap_err();
+        assert!(error.is_in_place(), "{error}");
+        assert!(error.to_string().contains("in place"), "{error}");
+        assert_eq!(read(&path, LIMIT).unwrap(), content);
+        assert_eq!(names(folder.path()), ["vm.safe"]);
+    }
 }

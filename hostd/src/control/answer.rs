@@ -103,7 +103,7 @@ fn lock_remedy(vm: &str, reason: &LockReason) -> String {
 
 fn seal_code(fault: &SealError) -> (ErrorCode, &'static str) {
     match fault {
-        SealError::Io { source, .. } => io_code(source),
+        SealError::Io { source, .. } | SealError::NotDurable { source, .. } => io_code(source),
         SealError::Missing { .. } => (ErrorCode::NotFound, "restore the file from a backup"),
         SealError::Exists { .. } => (ErrorCode::AlreadyExists, "choose another name"),
         SealError::UnsupportedVersion { .. } | SealError::UnsupportedFeature { .. } => {
@@ -132,7 +132,7 @@ fn provider_code(fault: &KmsError) -> (ErrorCode, &'static str) {
         KmsError::Damaged { .. } => (ErrorCode::Damaged, "restore the key file from its backup"),
         KmsError::Unsupported { .. } => (ErrorCode::Unsupported, "use a newer release"),
         KmsError::Limit { .. } => (ErrorCode::HostLimit, "see `coffer key status`"),
-        KmsError::Io { source, .. } => io_code(source),
+        KmsError::Io { source, .. } | KmsError::NotDurable { source, .. } => io_code(source),
         KmsError::Key(e) => key_code(e),
         _ => (ErrorCode::ProviderUnavailable, "see `coffer key status`"),
     }

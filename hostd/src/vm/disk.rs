@@ -50,8 +50,12 @@ impl Host {
         let mut descriptor = plan(&vm, &disk, request, wrap)?;
         let place = payload_path(&vm, &descriptor);
         let payload = Fresh::make(&place, descriptor.size)?;
-        seal::create(&vm.folder.descriptor(&disk), &mut descriptor, &key, arena)?;
-        payload.keep();
+        let made = seal::create(&vm.folder.descriptor(&disk), &mut descriptor, &key, arena);
+        if made.as_ref().map_or_else(seal::SealError::is_in_place, |()| true) {
+            // Also when the descriptor is in place but may not last: without its payload it would be damaged.
+            payload.keep();
+        }
+        made?;
         Ok(disk_info(&vm, &disk, None, 0))
     }
 

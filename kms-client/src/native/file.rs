@@ -5,7 +5,8 @@
 //! [`Place::replace`] write a temporary file, make it durable, and put it in place.
 
 use crate::KmsError;
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{CWD, Mode, OFlags, RenameFlags};
+use rustix::io::Errno;
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::MetadataExt;
@@ -24,6 +25,8 @@ pub(super) struct Place {
     /// lock on a replaced file guards nothing. It is never removed: a removed lock file can be held
     /// by one process while the next one locks a new file of that name.
     _lock: File,
+    /// How the folder is made durable; another one in tests of its failure.
+    pub(super) sync: fn(&Path) -> io::Result<()>,
 }
 
 impl Place {
@@ -38,7 +41,7 @@ impl Place {
             .map(File::from)
             .map_err(|e| io_error("open", &lock_path, e.into()))?;
         match lock.try_lock() {
-            Ok(()) => Ok(Self { path: path.to_path_buf(), _lock: lock }),
+            Ok(()) => Ok(Self { path: path.to_path_buf(), _lock: lock, sync: sync_folder }),
             Err(TryLockError::WouldBlock) => Err(KmsError::InUse { origin: origin(path) }),
             Err(TryLockError::Error(e)) => Err(io_error("lock", &lock_path, e)),
         }
@@ -101,32 +104,40 @@ impl Place {
     /// Puts the first key file in place; never replaces one.
     ///
     /// # Errors
-    /// `Exists` when there is one, else `Io`; then nothing is left behind.
+    /// `Exists` when there is one, else `Io`; then nothing is left behind. `NotDurable` when it is in place,
+    /// but only for as long as the power stays.
     pub(super) fn create(&self, text: &str) -> Result<(), KmsError> {
         let temp = self.write_temp(text)?;
-        // A hard link fails when the name is taken, on every file system; rename would replace.
-        let linked = fs::hard_link(&temp, &self.path);
+        let placed =
+            match rustix::fs::renameat_with(CWD, &temp, CWD, &self.path, RenameFlags::NOREPLACE) {
+                // NFS has no such flag, but a link never replaces either.
+                Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
+                    fs::hard_link(&temp, &self.path)
+                }
+                renamed => renamed.map_err(io::Error::from),
+            };
+        // The temporary name is left after a link and after a failure.
         remove_quietly(&temp);
-        match linked {
+        match placed {
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
                 Err(KmsError::Exists { origin: self.origin() })
             }
             Err(e) => Err(io_error("create", &self.path, e)),
-            Ok(()) => self.sync_folder(),
+            Ok(()) => self.make_durable(),
         }
     }
 
     /// Replaces the key file. After an error the old one is still there, whole.
     ///
     /// # Errors
-    /// `Io`; when only the last step failed (fsync of the folder) the new file may be the one in place.
+    /// `Io`; `NotDurable` when the new file is the one in place, but only for as long as the power stays.
     pub(super) fn replace(&self, text: &str) -> Result<(), KmsError> {
         let temp = self.write_temp(text)?;
         fs::rename(&temp, &self.path).map_err(|e| {
             remove_quietly(&temp);
             io_error("replace", &self.path, e)
         })?;
-        self.sync_folder()
+        self.make_durable()
     }
 
     /// Writes `PATH.tmp` and makes its content durable. The lock makes the fixed name safe; one that
@@ -147,18 +158,9 @@ impl Place {
         Ok(temp)
     }
 
-    fn sync_folder(&self) -> Result<(), KmsError> {
-        let folder = match self.path.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => parent,
-            _ => Path::new("."),
-        };
-        match File::open(folder).and_then(|f| f.sync_all()) {
-            // Some network file systems make names durable by themselves and answer EINVAL.
-            Err(e) if e.kind() != io::ErrorKind::InvalidInput => {
-                Err(io_error("make durable", folder, e))
-            }
-            _ => Ok(()),
-        }
+    fn make_durable(&self) -> Result<(), KmsError> {
+        (self.sync)(&self.path)
+            .map_err(|source| KmsError::NotDurable { path: self.path.clone(), source })
     }
 
     fn damaged(&self, what: &str) -> KmsError {
@@ -171,6 +173,19 @@ impl Place {
             problem: problem.to_owned(),
             remedy: "put the key file itself there".to_owned(),
         }
+    }
+}
+
+/// Makes the name of a file durable.
+fn sync_folder(path: &Path) -> io::Result<()> {
+    let folder = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    match File::open(folder)?.sync_all() {
+        // Some network file systems make names durable by themselves and answer EINVAL.
+        Err(e) if e.kind() == io::ErrorKind::InvalidInput => Ok(()),
+        synced => synced,
     }
 }
 

@@ -132,7 +132,8 @@ impl NativeProvider {
         })
     }
 
-    /// Changes the file first and the memory after it, so that a failure leaves both as they were.
+    /// Changes the file first and the memory after it, so that a failure leaves both as they were; the failure
+    /// to make a file durable that is in place leaves both new.
     fn change<T>(
         &self,
         edit: impl FnOnce(&mut Body) -> Result<T, KmsError>,
@@ -145,9 +146,11 @@ impl NativeProvider {
             limit: u64::MAX,
         })?;
         let text = format::seal(&body, &self.mac)?;
-        self.place.replace(&text)?;
-        *self.current() = Current { body, text };
-        Ok(made)
+        let replaced = self.place.replace(&text);
+        if matches!(replaced, Ok(()) | Err(KmsError::NotDurable { .. })) {
+            *self.current() = Current { body, text };
+        }
+        replaced.map(|()| made)
     }
 
     fn may_make_keys(&self, body: &Body) -> Result<(), KmsError> {

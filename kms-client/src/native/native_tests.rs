@@ -187,3 +187,30 @@ fn a_left_over_temporary_file_is_no_obstacle() {
     provider.create_key().unwrap();
     assert_eq!(names(f.folder.path()), ["native.keys", "native.keys.lock"]);
 }
+
+#[test]
+fn memory_follows_a_file_that_is_in_place_but_not_durable() {
+    let f = Fixture::new();
+    let mut provider = f.ready();
+    provider.place.sync = |_| Err(std::io::Error::from_raw_os_error(5));
+    let error = provider.create_key().unwrap_err();
+    assert!(matches!(error, KmsError::NotDurable { .. }), "{error}");
+    assert!(error.to_string().contains("in place"), "{error}");
+    assert_eq!(provider.backup(), f.text(), "memory and file agree");
+    assert_eq!(provider.keys().unwrap().len(), 1);
+    provider.place.sync = |_| Ok(());
+    provider.create_key().unwrap();
+    drop(provider);
+    assert_eq!(f.open().keys().unwrap().len(), 2);
+}
+
+#[test]
+fn a_new_key_file_never_replaces_one_and_leaves_nothing_beside_it() {
+    let f = Fixture::new();
+    let before = f.text();
+    let error = f.init().unwrap_err();
+    assert!(matches!(error, KmsError::Exists { .. }), "{error}");
+    assert_eq!(f.text(), before);
+    assert_eq!(names(f.folder.path()), ["native.keys", "native.keys.lock"]);
+    assert_eq!(std::os::unix::fs::MetadataExt::nlink(&fs::metadata(f.path()).unwrap()), 1);
+}
