@@ -133,6 +133,10 @@ impl Host {
                 SocketFlags::CLOEXEC,
                 None,
             )?;
+            // Before Linux 6.16 there is no such option, and the vmd is served by the rest of its confinement.
+            if let Err(e) = hostd_api::link::refuse_descriptors(fd.as_fd()) {
+                tracing::debug!("clients of {} may pass descriptors: {e}", path.display());
+            }
             rustix::net::bind(&fd, &SocketAddrUnix::new(path)?)?;
             rustix::net::listen(&fd, BACKLOG)?;
             Ok::<_, rustix::io::Errno>(fd)

@@ -4,8 +4,10 @@
 //! one request at a time; the socket outlives hostd, which is how the next hostd adopts a running vmd. Key
 //! bytes never cross it: keys travel as a `memfd_secret` descriptor (`crypto::KeySheet`).
 
+mod rights;
 mod socket;
 
+pub use rights::{SO_PASSRIGHTS, refuse_descriptors};
 pub use socket::{Link, LinkError, PeerCred, accept, listen};
 
 use serde::{Deserialize, Serialize};

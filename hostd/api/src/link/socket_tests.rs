@@ -1,7 +1,9 @@
 //! Messages and descriptors cross; broken peers are named, never trusted.
 
 use super::*;
+use crate::link::refuse_descriptors;
 use std::io::{Read, Seek, Write};
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::thread;
 
 fn pair() -> (Link, Link, tempfile::TempDir) {
@@ -80,4 +82,24 @@ fn a_stale_socket_says_refused_and_a_missing_one_missing() {
         Err(LinkError::Connect { source: Errno::CONNREFUSED, .. })
     ));
     assert!(matches!(listen(&path), Err(LinkError::Listen { source: Errno::ADDRINUSE, .. })));
+}
+
+#[test]
+fn a_socket_that_refuses_descriptors_takes_data_only() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("disk.sock");
+    // A stream socket, as those of disks are; the short messages of this test arrive whole all the same.
+    let listener = UnixListener::bind(&path).unwrap();
+    if refuse_descriptors(listener.as_fd()) == Err(Errno::NOPROTOOPT) {
+        let _ = writeln!(std::io::stderr(), "SKIPPED: SO_PASSRIGHTS needs Linux 6.16");
+        return;
+    }
+    let client = Link::from_fd(UnixStream::connect(&path).unwrap().into()).unwrap();
+    let sent = client.send(&Request::Hello, &[listener.as_fd()]);
+    assert!(matches!(sent, Err(LinkError::Io(Errno::PERM))), "{sent:?}");
+    client.send(&Request::Hello, &[]).unwrap();
+    let server = Link::from_fd(listener.accept().unwrap().0.into()).unwrap();
+    let sent = client.send(&Request::Hello, &[listener.as_fd()]);
+    assert!(matches!(sent, Err(LinkError::Io(Errno::PERM))), "{sent:?}");
+    assert!(server.recv::<Request>().unwrap().unwrap().1.is_empty());
 }

@@ -6,6 +6,7 @@
 //! needs gets EPERM. Hot calls carry no argument rules, so the kernel answers them from its bitmap. Flow:
 //! [`restrict`] compiles the three and puts every thread under them.
 
+use hostd_api::link::SO_PASSRIGHTS;
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
     SeccompRule,
@@ -92,7 +93,6 @@ const ALLOWED: &[(&str, &[libc::c_long])] = &[
             libc::SYS_sendto,
             libc::SYS_sendmsg,
             libc::SYS_shutdown,
-            libc::SYS_setsockopt,
             libc::SYS_getsockopt,
             libc::SYS_ppoll,
             libc::SYS_epoll_create1,
@@ -233,6 +233,8 @@ fn needs() -> Result<Rules, String> {
         // Memory is data, never new code.
         (libc::SYS_mmap, vec![no_code.clone()]),
         (libc::SYS_mprotect, vec![no_code]),
+        // Times and buffers of sockets, but never again the descriptors that clients might pass.
+        (libc::SYS_setsockopt, vec![is_not(2, u64::from(SO_PASSRIGHTS.unsigned_abs()))?]),
         // Threads, no processes.
         (libc::SYS_clone, vec![a_thread]),
         // abort() signals a thread of its own process.
@@ -279,6 +281,11 @@ fn no_bits(at: u8, bits: libc::c_int) -> Result<SeccompCondition, String> {
 /// Argument `at`, a 32-bit number, is `value`.
 fn equals(at: u8, value: u64) -> Result<SeccompCondition, String> {
     condition(at, SeccompCmpOp::Eq, value)
+}
+
+/// Argument `at`, a 32-bit number, is anything but `value`.
+fn is_not(at: u8, value: u64) -> Result<SeccompCondition, String> {
+    condition(at, SeccompCmpOp::Ne, value)
 }
 
 /// Argument `at`, a pointer, points nowhere.

@@ -8,7 +8,7 @@ use rustix::fs::{
 use rustix::io::Errno;
 use std::fs::{self, File, Permissions};
 use std::io::ErrorKind;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
@@ -179,6 +179,19 @@ fn devices_cannot_be_made_and_set_user_id_has_no_effect() {
         assert_eq!(fs::metadata(&file).unwrap().mode() & 0o7777, 0o4755);
         let flags = fstatvfs(File::open(folder).unwrap()).unwrap().f_flag;
         assert!(flags.contains(StatVfsMountFlags::NOSUID));
+    });
+    assert!(status.is_none_or(|status| status.success()));
+}
+
+/// Whether clients may pass descriptors was decided by hostd.
+#[test]
+fn descriptors_of_clients_stay_refused() {
+    let test = "confinement::descriptors_of_clients_stay_refused";
+    let socket = std::os::unix::net::UnixDatagram::unbound().unwrap();
+    let status = in_confinement(test, |_| {
+        let set = hostd_api::link::refuse_descriptors(socket.as_fd());
+        assert_eq!(set, Err(Errno::PERM));
+        rustix::net::sockopt::set_socket_send_buffer_size(&socket, 65_536).unwrap();
     });
     assert!(status.is_none_or(|status| status.success()));
 }

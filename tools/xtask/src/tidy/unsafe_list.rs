@@ -12,6 +12,7 @@ const ALLOWED: &[(&str, &str)] = &[
     ("fs/crypto/src/registers.rs", "clears vector registers; there is no call for it"),
     ("fs/crypto/src/xts/aws_lc.rs", "AWS-LC is a C library"),
     ("fs/src/home/store.rs", "closes a descriptor by hand, to see the error of the close"),
+    ("hostd/api/src/link/rights.rs", "a socket option that has no safe call"),
     ("hostd/vmd/src/confine/root.rs", "mount_setattr(2) and unshare(2), which have no safe call"),
     ("hostd/vmd/src/main.rs", "takes over the descriptors that hostd passed by their numbers"),
     ("hostd/vmd/src/nbd/buffer.rs", "page-aligned buffers that go back to the kernel at once"),
