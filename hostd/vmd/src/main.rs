@@ -51,7 +51,18 @@ fn serve() -> Result<(), String> {
     let folder = passed(FOLDER_FD, "folder", |fd| {
         rustix::fs::fstat(fd).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode).is_dir())
     })?;
+    close_others()?;
     daemon::run(&link, Root::enter(folder)).map_err(|e| e.to_string())
+}
+
+/// Closes what whoever started hostd left open in it: a folder among them would lead back to the host.
+fn close_others() -> Result<(), String> {
+    let first = libc::c_uint::try_from(FOLDER_FD + 1).map_err(|e| e.to_string())?;
+    // SAFETY: nothing in this process owns a descriptor above those that hostd passed yet.
+    match unsafe { libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, 0) } {
+        0 => Ok(()),
+        _ => Err(format!("cannot close descriptors: {}", std::io::Error::last_os_error())),
+    }
 }
 
 /// A descriptor that hostd passed by its number.

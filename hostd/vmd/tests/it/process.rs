@@ -79,9 +79,12 @@ impl Host {
         command.args(words).args(["--vm", "web01"]).env("COFFER_LOG", "warn");
         let link = self.link.try_clone().unwrap();
         let folder = OwnedFd::from(File::open(self.folder()).unwrap());
+        // What whoever started hostd may have left open in it.
+        let left_open = OwnedFd::from(File::open("/").unwrap());
+        let left_open = FdMapping { parent_fd: left_open, child_fd: 20 };
         let link = FdMapping { parent_fd: link, child_fd: LINK_FD };
         let folder = FdMapping { parent_fd: folder, child_fd: FOLDER_FD };
-        command.fd_mappings(vec![link, folder]).unwrap();
+        command.fd_mappings(vec![link, folder, left_open]).unwrap();
         let child = command.spawn().unwrap();
         Process { child, link: self.connect() }
     }
