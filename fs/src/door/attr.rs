@@ -37,6 +37,18 @@ pub(super) fn file_attr(attributes: &Attributes) -> FileAttr {
 
 /// Attributes of `.` and `..` in a listing, of which the kernel takes only number and kind.
 pub(super) fn dot_attr(inode: u64) -> FileAttr {
+    number_and_kind(inode, FileType::Directory)
+}
+
+/// Attributes in a listing of a name that could not be looked up. The kernel is to take the name alone, and ask
+/// when it wants more. The number 0 would say so, but libraries take a name with it for removed; a size that
+/// cannot be makes the kernel show the name and number, and forget the rest (`fuse_direntplus_link` and
+/// `fuse_invalid_attr` in fs/fuse).
+pub(super) fn unknown_attr(inode: u64, kind: Kind) -> FileAttr {
+    FileAttr { size: u64::MAX, ..number_and_kind(inode, file_type(kind)) }
+}
+
+fn number_and_kind(inode: u64, kind: FileType) -> FileAttr {
     FileAttr {
         ino: INodeNo(inode),
         size: 0,
@@ -45,7 +57,7 @@ pub(super) fn dot_attr(inode: u64) -> FileAttr {
         mtime: UNIX_EPOCH,
         ctime: UNIX_EPOCH,
         crtime: UNIX_EPOCH,
-        kind: FileType::Directory,
+        kind,
         perm: 0,
         nlink: 0,
         uid: 0,

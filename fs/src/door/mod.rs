@@ -12,12 +12,14 @@ mod init;
 mod operations;
 mod replies;
 mod requests;
+mod shed;
 
 use crate::home::Home;
 use fuser::{Config, Session, SessionACL};
 use operations::Door;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::thread::{Builder, JoinHandle};
 
 /// File system type behind `fuse.` in the mount table.
@@ -46,8 +48,19 @@ pub fn serve(home: Home, fuse: OwnedFd, threads: usize) -> io::Result<HomeServer
     config.acl = SessionACL::All;
     config.n_threads = Some(threads.clamp(1, MAX_THREADS));
     config.clone_fd = true;
+    let nodes = home.nodes();
     let session = Session::from_fd(Door::new(home), fuse, SessionACL::All, config)?;
-    let session = Builder::new().name("home".into()).spawn(move || session.run())?;
+    let shedder = shed::start(Arc::clone(&nodes), session.notifier())?;
+    let served = Arc::clone(&nodes);
+    let run = move || {
+        let ended = session.run();
+        served.end();
+        // It holds nodes and the device, and only ends.
+        let _ = shedder.join();
+        ended
+    };
+    let session = Builder::new().name("home".into()).spawn(run);
+    let session = session.inspect_err(|_| nodes.end())?;
     Ok(HomeServer { session })
 }
 

@@ -3,10 +3,11 @@
 //! Owns the decisions; `operations` only unpacks requests and packs replies. Every function returns the
 //! home's own error.
 
-use super::attr::{TTL, dot_attr, file_attr, file_type, new_time};
+use super::attr::{TTL, dot_attr, file_attr, file_type, new_time, unknown_attr};
+use super::errno::refuse;
 use super::operations::Door;
 use crate::home::{
-    Attributes, Caller, Changes, Folder, HomeError, Listed, OpenFile, Opening, Zeroing, copy,
+    Attributes, Caller, Changes, HomeError, Listed, OpenFile, Opening, Zeroing, copy,
 };
 use fuser::{
     FileHandle, Generation, INodeNo, ReplyDirectory, ReplyDirectoryPlus, Request, TimeOrNow,
@@ -14,6 +15,10 @@ use fuser::{
 use rustix::fs::{FallocateFlags, FileType, OFlags};
 use std::ffi::OsStr;
 use std::sync::Arc;
+use std::time::Duration;
+
+/// Nothing is known that the kernel could believe.
+const NEVER: Duration = Duration::ZERO;
 
 /// `lseek(2)`: the next data.
 const SEEK_DATA: i32 = 3;
@@ -168,8 +173,7 @@ impl Door {
     }
 
     pub(super) fn open_folder(&self, id: INodeNo) -> Result<FileHandle, HomeError> {
-        let fd = self.home.open_folder(id.0)?;
-        self.folders.insert(Arc::new(Folder::new(fd)))
+        self.folders.insert(Arc::new(self.home.open_folder(id.0)?))
     }
 
     pub(super) fn list(
@@ -203,7 +207,6 @@ impl Door {
         reply: &mut ReplyDirectoryPlus,
     ) -> Result<(), HomeError> {
         let folder = self.folders.get(handle)?;
-        let mut added = 0_u32;
         folder.list(offset, |entry| {
             if entry.is_dot() {
                 let (attr, generation) = (dot_attr(entry.inode), Generation(0));
@@ -223,12 +226,21 @@ impl Door {
                 {
                     return Ok(false);
                 }
-                // What was added is counted and must be delivered; the fault comes with the next request.
-                Err(_) if added > 0 => true,
-                Err(error) => return Err(error),
+                // The name exists: it must not end the listing, nor be missing from it.
+                Err(error) => {
+                    refuse("readdirplus", &error);
+                    let attr = unknown_attr(entry.inode, entry.kind);
+                    let full =
+                        reply.add(attr.ino, entry.next, entry.name, &NEVER, &attr, Generation(0));
+                    if !full {
+                        self.home.expect_forget(entry.inode);
+                    }
+                    full
+                }
             };
-            added += 1;
-            Ok(full)
+            // A listing alone could take all nodes, and holds the lock of the folder while it lasts: in need,
+            // one name at a time.
+            Ok(full || self.home.nodes().are_scarce())
         })
     }
 

@@ -4,12 +4,13 @@
 //! stopped however many names came and went. Must not know FUSE.
 
 use super::error::HomeError;
+use super::node::Node;
 use rustix::fs::{FileType, RawDir, SeekFrom};
 use std::ffi::OsStr;
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Bytes read from the storage at a time: a few hundred names.
 const BATCH: usize = 32 * 1024;
@@ -19,6 +20,8 @@ const BATCH: usize = 32 * 1024;
 pub(crate) struct Folder {
     /// The position belongs to the descriptor, so listings of one handle take turns.
     fd: Mutex<OwnedFd>,
+    /// In use for as long as this is open.
+    _node: Arc<Node>,
 }
 
 /// One name in a folder.
@@ -39,8 +42,8 @@ impl Listed<'_> {
 }
 
 impl Folder {
-    pub(crate) fn new(fd: OwnedFd) -> Folder {
-        Folder { fd: Mutex::new(fd) }
+    pub(crate) fn new(node: Arc<Node>, fd: OwnedFd) -> Folder {
+        Folder { fd: Mutex::new(fd), _node: node }
     }
 
     /// Hands out names from `offset` on until `take` says that it has enough, which it must for a name that

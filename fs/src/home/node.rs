@@ -6,18 +6,16 @@
 
 use super::error::HomeError;
 use super::open::OpenFile;
+use super::pressure::Pressure;
 use rustix::fs::{FileType, Stat};
 use std::collections::HashMap;
 use std::ffi::OsString;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
+use std::time::Duration;
 
 /// Number of the root node; given by the FUSE protocol.
 pub(crate) const ROOT: u64 = 1;
-
-/// Most nodes at one time. Each holds a descriptor, and the kernel's own limit for a process is usually met
-/// first (2^20 on most distributions).
-const MAX_NODES: usize = 1 << 20;
 
 /// Numbers for nodes whose inode number cannot be used start here: another file system below the home, or an
 /// inode number of the upper half.
@@ -90,6 +88,18 @@ struct Entry {
     node: Arc<Node>,
     /// How often the kernel was told of it and has not forgotten it.
     lookups: u64,
+    /// When it was last looked up, in lookups.
+    seen: u64,
+}
+
+impl Entry {
+    /// Nobody works with it, no node lies below it, and it is not open: a process does not notice when the
+    /// kernel forgets its name.
+    fn is_idle(&self) -> bool {
+        self.node.id != ROOT
+            && Arc::strong_count(&self.node) == 1
+            && self.node.open.try_lock().is_ok_and(|open| open.strong_count() == 0)
+    }
 }
 
 #[derive(Debug, Default)]
@@ -98,6 +108,8 @@ struct Maps {
     by_key: HashMap<Key, u64>,
     next_foreign: u64,
     next_generation: u64,
+    /// Lookups so far.
+    clock: u64,
 }
 
 /// All nodes that the kernel knows.
@@ -105,12 +117,13 @@ struct Maps {
 pub(crate) struct Nodes {
     maps: RwLock<Maps>,
     device: u64,
+    pressure: Pressure,
 }
 
 impl Nodes {
     /// With the root only, which is never forgotten.
-    pub(crate) fn new(fd: OwnedFd, stat: &Stat) -> Nodes {
-        let nodes = Nodes { maps: RwLock::default(), device: stat.st_dev };
+    pub(crate) fn new(fd: OwnedFd, stat: &Stat, pressure: Pressure) -> Nodes {
+        let nodes = Nodes { maps: RwLock::default(), device: stat.st_dev, pressure };
         {
             let mut maps = nodes.write();
             maps.insert(ROOT, fd, stat, None);
@@ -125,12 +138,15 @@ impl Nodes {
 
     /// Counts a lookup of a known inode and notes where it is.
     pub(crate) fn revisit(&self, stat: &Stat, place: &Place) -> Option<Arc<Node>> {
-        let mut maps = self.write();
+        let mut guard = self.write();
+        let maps = &mut *guard;
         let id = *maps.by_key.get(&key_of(stat))?;
         let entry = maps.by_id.get_mut(&id)?;
         entry.lookups += 1;
+        maps.clock += 1;
+        entry.seen = maps.clock;
         let node = Arc::clone(&entry.node);
-        drop(maps);
+        drop(guard);
         if node.id != ROOT {
             node.move_to(place.clone());
         }
@@ -153,12 +169,71 @@ impl Nodes {
             drop(maps);
             return self.visit(fd, stat, place);
         }
-        if maps.by_id.len() >= MAX_NODES {
-            return Err(HomeError::Limit { what: "files known to the kernel", limit: MAX_NODES });
+        let limit = self.pressure.limit();
+        if maps.by_id.len() >= limit {
+            return Err(HomeError::Limit { what: "files known to the kernel", limit });
         }
         let plain = stat.st_dev == self.device && stat.st_ino > ROOT && stat.st_ino < FOREIGN;
         let id = if plain { stat.st_ino } else { maps.foreign_id() };
-        Ok(maps.insert(id, fd, stat, Some(place)))
+        let node = maps.insert(id, fd, stat, Some(place));
+        let count = maps.by_id.len();
+        drop(maps);
+        self.pressure.grown(count);
+        Ok(node)
+    }
+
+    /// Gives shedding a moment before a node is made, if there are nearly too many.
+    pub(crate) fn brake(&self) {
+        self.pressure.brake(self.count());
+    }
+
+    /// Nobody should take a node who can do without.
+    pub(crate) fn are_scarce(&self) -> bool {
+        self.pressure.is_tight(self.count())
+    }
+
+    /// So many that some should be shed.
+    pub(crate) fn are_many(&self) -> bool {
+        self.count() >= self.pressure.mark()
+    }
+
+    /// Waits until there are many; `false` at the end.
+    pub(crate) fn wait_until_many(&self) -> bool {
+        self.pressure.wait()
+    }
+
+    /// Sleeps; `false` at the end, at once.
+    pub(crate) fn pause(&self, time: Duration) -> bool {
+        self.pressure.pause(time)
+    }
+
+    /// Ends those who wait.
+    pub(crate) fn end(&self) {
+        self.pressure.end();
+    }
+
+    /// Names of nodes that are idle and were not looked up for longest, each with the number of its folder; folders
+    /// only after everything else, because a process may stand in one. All count as just looked up, so that
+    /// one that the kernel keeps, by another name for example, is not asked for again and again.
+    pub(crate) fn least_used(&self) -> Vec<(u64, OsString)> {
+        let mut guard = self.write();
+        let maps = &mut *guard;
+        let order = |entry: &Entry| (entry.node.kind == FileType::Directory, entry.seen);
+        let idle = maps.by_id.values().filter(|entry| entry.is_idle());
+        let mut idle: Vec<_> = idle.map(|entry| (order(entry), entry.node.id)).collect();
+        let batch = self.pressure.batch();
+        if idle.len() > batch {
+            idle.select_nth_unstable(batch);
+            idle.truncate(batch);
+        }
+        maps.clock += 1;
+        let mut names = Vec::with_capacity(idle.len());
+        for (_, id) in idle {
+            let Some(entry) = maps.by_id.get_mut(&id) else { continue };
+            entry.seen = maps.clock;
+            names.extend(entry.node.place().ok().map(|place| (place.parent.id, place.name)));
+        }
+        names
     }
 
     /// Notes that a known inode was moved, without counting a lookup.
@@ -167,6 +242,13 @@ impl Nodes {
         let entry = maps.by_key.get(&key_of(stat)).and_then(|id| maps.by_id.get(id));
         if let Some(entry) = entry.filter(|entry| entry.node.id != ROOT) {
             entry.node.move_to(place);
+        }
+    }
+
+    /// Makes up for a lookup that the kernel will forget without having been told of it.
+    pub(crate) fn expect_forget(&self, id: u64) {
+        if let Some(entry) = self.write().by_id.get_mut(&id) {
+            entry.lookups += 1;
         }
     }
 
@@ -187,9 +269,8 @@ impl Nodes {
         drop(gone);
     }
 
-    #[cfg(test)]
     pub(super) fn count(&self) -> usize {
-        self.write().by_id.len()
+        self.maps.read().unwrap_or_else(PoisonError::into_inner).by_id.len()
     }
 
     fn write(&self) -> std::sync::RwLockWriteGuard<'_, Maps> {
@@ -215,7 +296,9 @@ impl Maps {
             open: Mutex::default(),
         });
         self.by_key.insert(node.key, id);
-        self.by_id.insert(id, Entry { node: Arc::clone(&node), lookups: 1 });
+        self.clock += 1;
+        let entry = Entry { node: Arc::clone(&node), lookups: 1, seen: self.clock };
+        self.by_id.insert(id, entry);
         node
     }
 }

@@ -6,9 +6,11 @@
 
 use super::attributes::Attributes;
 use super::error::HomeError;
+use super::folder::Folder;
 use super::keys::HomeKeys;
 use super::node::{Node, Nodes, Place};
 use super::open::open_node;
+use super::pressure::Pressure;
 use crypto::{Arena, HomeKey};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, StatVfs};
 use rustix::io::Errno;
@@ -21,7 +23,7 @@ use uuid::Uuid;
 /// The home of one VM, open.
 pub struct Home {
     pub(super) keys: Arc<HomeKeys>,
-    pub(super) nodes: Nodes,
+    pub(super) nodes: Arc<Nodes>,
 }
 
 impl std::fmt::Debug for Home {
@@ -31,7 +33,8 @@ impl std::fmt::Debug for Home {
 }
 
 impl Home {
-    /// Opens the home in the folder `dir`, with the key from the safe of the VM `vm`.
+    /// Opens the home in the folder `dir`, with the key from the safe of the VM `vm`. How many files the kernel
+    /// may know of at one time comes from the limit of descriptors that this process has now.
     ///
     /// # Errors
     /// [`HomeError::Io`] when `dir` is not a folder that can be used, [`HomeError::Key`] when there is no
@@ -43,7 +46,13 @@ impl Home {
         }
         let no_key = |source| HomeError::Key { file: "(the home itself)".into(), source };
         let keys = Arc::new(HomeKeys::new(key, vm, arena).map_err(no_key)?);
-        Ok(Home { keys, nodes: Nodes::new(dir, &stat) })
+        let nodes = Nodes::new(dir, &stat, Pressure::of_process());
+        Ok(Home { keys, nodes: Arc::new(nodes) })
+    }
+
+    /// The table of nodes, for the thread that keeps it small.
+    pub(crate) fn nodes(&self) -> Arc<Nodes> {
+        Arc::clone(&self.nodes)
     }
 
     /// A node that the kernel knows.
@@ -68,6 +77,7 @@ impl Home {
         if let Some(node) = self.nodes.revisit(&stat, &place) {
             return Ok(Attributes::of(&node, &stat));
         }
+        self.nodes.brake();
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let fd = rustix::fs::openat(&place.parent.fd, &place.name, flags, Mode::empty())
             .map_err(HomeError::io("lookup"))?;
@@ -85,6 +95,11 @@ impl Home {
     /// The kernel forgets a node it was told of `count` times.
     pub(crate) fn forget(&self, id: u64, count: u64) {
         self.nodes.forget(id, count);
+    }
+
+    /// The kernel will forget a node once that it was not told of; if it knows the node, that must not count.
+    pub(crate) fn expect_forget(&self, id: u64) {
+        self.nodes.expect_forget(id);
     }
 
     /// What `stat` shows.
@@ -111,13 +126,14 @@ impl Home {
         rustix::fs::fstatvfs(&node.fd).map_err(HomeError::io("statfs"))
     }
 
-    /// A descriptor to list or sync a folder with.
-    pub(crate) fn open_folder(&self, id: u64) -> Result<OwnedFd, HomeError> {
+    /// A folder to list or sync.
+    pub(crate) fn open_folder(&self, id: u64) -> Result<Folder, HomeError> {
         let node = self.node(id)?;
         if node.kind != FileType::Directory {
             return Err(HomeError::io("open of a folder")(Errno::NOTDIR));
         }
-        open_node(&node, OFlags::RDONLY)
+        let fd = open_node(&node, OFlags::RDONLY)?;
+        Ok(Folder::new(node, fd))
     }
 }
 
