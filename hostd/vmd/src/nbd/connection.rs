@@ -7,15 +7,14 @@
 
 use super::export::Export;
 use super::handshake::{Negotiation, Verdict};
-use super::inbox::{Inbox, Received};
-use super::outbox::{Outbox, send_all};
+use super::inbox::Inbox;
+use super::outbox::Outbox;
 use super::proto::negotiation::greeting;
 use super::proto::transmission::{Action, REQUEST_LEN, Request};
 use super::proto::{Violation, WireError};
+use super::transport::{Received, Transport};
 use cryptfs::volume::VolumeError;
-use rustix::event::{PollFd, PollFlags, poll};
-use rustix::io::Errno;
-use rustix::net::sockopt::{Timeout, set_socket_timeout};
+use rustix::net::sockopt::Timeout;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::Ordering;
@@ -71,16 +70,18 @@ pub enum ConnectionError {
 /// # Errors
 /// Anything but an orderly end; the connection is then of no use and must be closed.
 pub fn serve(socket: &OwnedFd, export: &Export, limits: Limits) -> Result<(), ConnectionError> {
-    let mut connection =
-        Connection { socket, export, inbox: Inbox::default(), outbox: Outbox::default() };
+    let transport = Transport::Plain(socket);
+    let (inbox, outbox) = (Inbox::default(), Outbox::default());
+    let mut connection = Connection { transport, export, inbox, outbox };
     if connection.negotiate(limits.handshake)? {
         connection.transmit()?;
     }
+    connection.transport.close();
     Ok(())
 }
 
 struct Connection<'a> {
-    socket: &'a OwnedFd,
+    transport: Transport<'a>,
     export: &'a Export,
     inbox: Inbox,
     outbox: Outbox,
@@ -110,7 +111,7 @@ impl Connection<'_> {
             let need = self.inbox.unread().len() + 1;
             self.inbox.make_room_for_header(need).map_err(ConnectionError::Memory)?;
             match self.receive(need)? {
-                Received::Bytes => {}
+                Received::Bytes(_) => {}
                 Received::Closed => return Ok(false),
                 Received::Nothing => return Err(ConnectionError::HandshakeTimedOut(limit)),
             }
@@ -292,7 +293,7 @@ impl Connection<'_> {
             let error = flushed.err().map(|e| self.export.faults.volume("flush", 0, &e));
             self.outbox.settle(error);
         }
-        self.outbox.send(self.socket).map_err(unsent)
+        self.outbox.send(&mut self.transport).map_err(unsent)
     }
 
     /// Sends what waits, then receives at least once; false when the client has closed.
@@ -300,7 +301,7 @@ impl Connection<'_> {
         self.send()?;
         loop {
             match self.receive(need)? {
-                Received::Bytes => return Ok(true),
+                Received::Bytes(_) => return Ok(true),
                 Received::Closed => return Ok(false),
                 Received::Nothing => self.idle(need)?,
             }
@@ -311,25 +312,20 @@ impl Connection<'_> {
     fn idle(&mut self, need: usize) -> Result<(), ConnectionError> {
         self.outbox.release();
         self.inbox.release();
-        let mut fds = [PollFd::new(self.socket, PollFlags::IN)];
-        while let Err(e) = poll(&mut fds, None) {
-            if e != Errno::INTR {
-                return Err(ConnectionError::Socket(e.into()));
-            }
-        }
+        self.transport.wait().map_err(ConnectionError::Socket)?;
         self.inbox.make_room_for_header(need).map_err(ConnectionError::Memory)
     }
 
     fn receive(&mut self, need: usize) -> Result<Received, ConnectionError> {
-        self.inbox.receive(self.socket, need).map_err(ConnectionError::Socket)
+        self.inbox.receive(&mut self.transport, need).map_err(ConnectionError::Socket)
     }
 
-    fn say(&self, bytes: &[u8]) -> Result<(), ConnectionError> {
-        send_all(self.socket, bytes).map_err(unsent)
+    fn say(&mut self, bytes: &[u8]) -> Result<(), ConnectionError> {
+        self.transport.send(bytes).map_err(unsent)
     }
 
     fn set_timeout(&self, which: Timeout, limit: Option<Duration>) -> Result<(), ConnectionError> {
-        set_socket_timeout(self.socket, which, limit).map_err(|e| ConnectionError::Socket(e.into()))
+        self.transport.set_timeout(which, limit).map_err(ConnectionError::Socket)
     }
 }
 

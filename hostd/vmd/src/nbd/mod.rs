@@ -14,3 +14,4 @@ pub mod inbox;
 pub mod outbox;
 pub mod proto;
 pub mod server;
+pub mod transport;

@@ -8,9 +8,7 @@
 use super::buffer::Buffer;
 use super::proto::WireError;
 use super::proto::transmission::{REPLY_LEN, simple_reply};
-use rustix::fd::AsFd;
-use rustix::io::Errno;
-use rustix::net::{SendFlags, send};
+use super::transport::Transport;
 use std::io;
 
 /// Size of the buffer while no READ is longer: a batch of 60 replies of 4 KiB.
@@ -94,10 +92,10 @@ impl Outbox {
     /// Sends everything.
     ///
     /// # Errors
-    /// What `send` says; the connection is of no use then.
-    pub fn send(&mut self, socket: impl AsFd) -> io::Result<()> {
+    /// What the transport says; the connection is of no use then.
+    pub fn send(&mut self, to: &mut Transport<'_>) -> io::Result<()> {
         debug_assert!(self.promises.is_empty(), "promises are settled before they are sent");
-        let sent = send_all(socket, self.buffer.bytes().get(..self.len).unwrap_or_default());
+        let sent = to.send(self.buffer.bytes().get(..self.len).unwrap_or_default());
         self.len = 0;
         sent
     }
@@ -115,21 +113,6 @@ impl Outbox {
             to.copy_from_slice(bytes);
         }
     }
-}
-
-/// Sends all of `bytes`.
-///
-/// # Errors
-/// What `send` says.
-pub fn send_all(socket: impl AsFd, mut bytes: &[u8]) -> io::Result<()> {
-    while !bytes.is_empty() {
-        match send(&socket, bytes, SendFlags::NOSIGNAL) {
-            Ok(sent) => bytes = bytes.get(sent..).unwrap_or_default(),
-            Err(Errno::INTR) => {}
-            Err(e) => return Err(e.into()),
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]
