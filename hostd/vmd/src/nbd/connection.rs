@@ -8,8 +8,8 @@
 use super::export::Export;
 use super::handshake::{Negotiation, Verdict};
 use super::inbox::Inbox;
+use super::negotiate::Handshake;
 use super::outbox::Outbox;
-use super::proto::negotiation::greeting;
 use super::proto::transmission::{Action, REQUEST_LEN, Request};
 use super::proto::{Violation, WireError};
 use super::transport::{Received, Transport};
@@ -18,7 +18,7 @@ use rustix::net::sockopt::Timeout;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use thiserror::Error;
 
 /// A client that is silent for this long gives its buffers back to the host.
@@ -70,14 +70,28 @@ pub enum ConnectionError {
 /// # Errors
 /// Anything but an orderly end; the connection is then of no use and must be closed.
 pub fn serve(socket: &OwnedFd, export: &Export, limits: Limits) -> Result<(), ConnectionError> {
-    let transport = Transport::Plain(socket);
-    let (inbox, outbox) = (Inbox::default(), Outbox::default());
-    let mut connection = Connection { transport, export, inbox, outbox };
-    if connection.negotiate(limits.handshake)? {
-        connection.transmit()?;
+    let mut handshake = Handshake::begin(Transport::Plain(socket), limits.handshake)?;
+    let verdict = handshake.run(&mut Negotiation::new(), |negotiation, input, out| {
+        negotiation.feed(input, &[export.offer()], out)
+    })?;
+    match verdict {
+        Verdict::Transmit(_) => transmit(handshake, export),
+        Verdict::More | Verdict::StartTls | Verdict::Close => {
+            handshake.transport.close();
+            Ok(())
+        }
     }
+}
+
+/// The transmission phase of a client that has chosen `export`, and the leave-taking.
+pub(super) fn transmit(handshake: Handshake<'_>, export: &Export) -> Result<(), ConnectionError> {
+    let Handshake { transport, inbox, .. } = handshake;
+    let mut connection = Connection { transport, export, inbox, outbox: Outbox::default() };
+    connection.set_timeout(Timeout::Recv, Some(IDLE_AFTER))?;
+    connection.set_timeout(Timeout::Send, None)?;
+    let outcome = connection.transmit();
     connection.transport.close();
-    Ok(())
+    outcome
 }
 
 struct Connection<'a> {
@@ -95,43 +109,6 @@ enum Next {
 }
 
 impl Connection<'_> {
-    /// The handshake; true when the transmission phase has begun.
-    fn negotiate(&mut self, limit: Duration) -> Result<bool, ConnectionError> {
-        let deadline = Instant::now() + limit;
-        self.set_timeout(Timeout::Send, Some(limit))?;
-        self.say(&greeting())?;
-        let mut negotiation = Negotiation::new();
-        let mut answers = Vec::new();
-        loop {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return Err(ConnectionError::HandshakeTimedOut(limit));
-            }
-            self.set_timeout(Timeout::Recv, Some(left))?;
-            let need = self.inbox.unread().len() + 1;
-            self.inbox.make_room_for_header(need).map_err(ConnectionError::Memory)?;
-            match self.receive(need)? {
-                Received::Bytes(_) => {}
-                Received::Closed => return Ok(false),
-                Received::Nothing => return Err(ConnectionError::HandshakeTimedOut(limit)),
-            }
-            let outcome = negotiation.feed(self.inbox.unread(), self.export.offer(), &mut answers);
-            self.say(&answers)?;
-            answers.clear();
-            let (used, verdict) = outcome?;
-            self.inbox.consume(used);
-            match verdict {
-                Verdict::More => {}
-                Verdict::Close => return Ok(false),
-                Verdict::Transmit => {
-                    self.set_timeout(Timeout::Recv, Some(IDLE_AFTER))?;
-                    self.set_timeout(Timeout::Send, None)?;
-                    return Ok(true);
-                }
-            }
-        }
-    }
-
     /// The transmission phase.
     fn transmit(&mut self) -> Result<(), ConnectionError> {
         loop {
@@ -320,17 +297,13 @@ impl Connection<'_> {
         self.inbox.receive(&mut self.transport, need).map_err(ConnectionError::Socket)
     }
 
-    fn say(&mut self, bytes: &[u8]) -> Result<(), ConnectionError> {
-        self.transport.send(bytes).map_err(unsent)
-    }
-
     fn set_timeout(&self, which: Timeout, limit: Option<Duration>) -> Result<(), ConnectionError> {
         self.transport.set_timeout(which, limit).map_err(ConnectionError::Socket)
     }
 }
 
 /// Why an answer could not be sent.
-fn unsent(error: io::Error) -> ConnectionError {
+pub(super) fn unsent(error: io::Error) -> ConnectionError {
     match error.kind() {
         // WouldBlock: the time limit of the handshake, within which it took nothing.
         io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset | io::ErrorKind::WouldBlock => {

@@ -40,7 +40,7 @@ fn talk_raw(
     let mut bytes = flags.to_be_bytes().to_vec();
     bytes.extend(input);
     let mut out = Vec::new();
-    let result = Negotiation::new().feed(&bytes, offer, &mut out);
+    let result = Negotiation::new().feed(&bytes, &[offer], &mut out);
     (result.map(|(used, verdict)| (used - 4, verdict)), out)
 }
 
@@ -103,7 +103,7 @@ fn info_then_go_say_the_same_and_transmission_begins_at_once() {
     let used = input.len();
     input.extend([0x25, 0x60]); // the first bytes of a request
     let (result, said) = talk(&input);
-    assert_eq!(result, Ok((used, Verdict::Transmit)));
+    assert_eq!(result, Ok((used, Verdict::Transmit(0))));
     let strip = |o: u32| -> Vec<_> {
         said.iter().filter(|r| r.0 == o).map(|(_, k, d)| (*k, d.clone())).collect()
     };
@@ -119,7 +119,7 @@ fn info_then_go_say_the_same_and_transmission_begins_at_once() {
 #[test]
 fn only_the_export_is_told_when_nothing_is_asked_for_and_empty_means_default() {
     let (result, said) = talk(&opt(option::GO, &go_data("", &[])));
-    assert_eq!(result.unwrap().1, Verdict::Transmit);
+    assert_eq!(result.unwrap().1, Verdict::Transmit(0));
     assert_eq!(said.iter().map(|r| r.1).collect::<Vec<_>>(), [3, ACK]);
 }
 
@@ -129,7 +129,7 @@ fn an_unknown_export_is_refused_and_negotiation_goes_on() {
         let mut input = opt(option::GO, &go_data(name, &[0, 1, 2, 3]));
         input.extend(opt(option::GO, &go_data("root", &[])));
         let (result, said) = talk(&input);
-        assert_eq!(result, Ok((input.len(), Verdict::Transmit)), "{name}");
+        assert_eq!(result, Ok((input.len(), Verdict::Transmit(0))), "{name}");
         assert_eq!(said.iter().map(|r| r.1).collect::<Vec<_>>(), [UNKNOWN, 3, ACK]);
     }
 }
@@ -153,7 +153,7 @@ fn export_name_pads_unless_both_agreed_not_to() {
         for name in ["root", ""] {
             let input = opt(option::EXPORT_NAME, name.as_bytes());
             let (result, out) = talk_raw(flags, OFFER, &input);
-            assert_eq!(result, Ok((input.len(), Verdict::Transmit)));
+            assert_eq!(result, Ok((input.len(), Verdict::Transmit(0))));
             assert_eq!(out.len(), length);
             assert_eq!(&out[..10], b"\0\0\0\0\0\0\x12\x34\x01\x6d");
             assert!(out[10..].iter().all(|byte| *byte == 0));
@@ -226,14 +226,14 @@ proptest! {
     #[test]
     fn it_does_not_matter_how_the_bytes_are_cut(bytes in session(), step in 1usize..50) {
         let mut whole = Vec::new();
-        let at_once = Negotiation::new().feed(&bytes, OFFER, &mut whole);
+        let at_once = Negotiation::new().feed(&bytes, &[OFFER], &mut whole);
 
         let (mut pieces, mut negotiation) = (Vec::new(), Negotiation::new());
         let (mut used, mut have) = (0, 0);
         let mut verdict = Ok(Verdict::More);
         while verdict == Ok(Verdict::More) && have < bytes.len() {
             have = (have + step).min(bytes.len());
-            verdict = negotiation.feed(&bytes[used..have], OFFER, &mut pieces).map(|(n, v)| { used += n; v });
+            verdict = negotiation.feed(&bytes[used..have], &[OFFER], &mut pieces).map(|(n, v)| { used += n; v });
         }
         prop_assert_eq!(whole, pieces);
         prop_assert_eq!(at_once.map(|(_, v)| v), verdict);
@@ -245,7 +245,7 @@ proptest! {
     #[test]
     fn garbage_never_panics(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
         let mut out = Vec::new();
-        if let Ok((used, _)) = Negotiation::new().feed(&bytes, OFFER, &mut out) {
+        if let Ok((used, _)) = Negotiation::new().feed(&bytes, &[OFFER], &mut out) {
             prop_assert!(used <= bytes.len());
         }
     }

@@ -11,6 +11,7 @@ pub mod export;
 pub mod fault;
 pub mod handshake;
 pub mod inbox;
+mod negotiate;
 pub mod outbox;
 pub mod proto;
 pub mod server;

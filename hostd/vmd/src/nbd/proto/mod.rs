@@ -47,6 +47,9 @@ pub enum Violation {
     /// `EXPORT_NAME` for an export that is not here; that option has no error reply.
     #[error("EXPORT_NAME asked for an unknown export")]
     UnknownExport,
+    /// `EXPORT_NAME` before TLS, where TLS is required; that option has no error reply.
+    #[error("EXPORT_NAME was sent before TLS")]
+    WithoutTls,
     /// A request that does not start with the request magic.
     #[error("a request does not start with the request magic")]
     RequestMagic,

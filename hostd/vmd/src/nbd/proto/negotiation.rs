@@ -33,6 +33,8 @@ pub mod option {
     pub const ABORT: u32 = 2;
     /// Name the exports.
     pub const LIST: u32 = 3;
+    /// Go on under TLS.
+    pub const STARTTLS: u32 = 5;
     /// Describe an export.
     pub const INFO: u32 = 6;
     /// Choose an export.
@@ -52,6 +54,8 @@ pub enum ReplyKind {
     Unsupported,
     /// The option's data is malformed.
     Invalid,
+    /// Nothing but STARTTLS is answered before TLS.
+    TlsRequired,
     /// No such export.
     Unknown,
     /// The server is stopping.
@@ -70,6 +74,7 @@ impl ReplyKind {
             Self::Info => 3,
             Self::Unsupported => ERROR | 1,
             Self::Invalid => ERROR | 3,
+            Self::TlsRequired => ERROR | 5,
             Self::Unknown => ERROR | 6,
             Self::Shutdown => ERROR | 7,
             Self::TooBig => ERROR | 9,
@@ -98,6 +103,8 @@ pub fn greeting() -> [u8; 18] {
 /// answers, since it asks nothing else.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ClientFlags {
+    /// The client understands error replies to options.
+    pub fixed_newstyle: bool,
     /// Leave out the padding after `EXPORT_NAME`.
     pub no_zeroes: bool,
 }
@@ -112,7 +119,8 @@ impl ClientFlags {
         if flags & !u32::from(FIXED_NEWSTYLE | NO_ZEROES) != 0 {
             return Err(Violation::ClientFlags(flags));
         }
-        Ok(Self { no_zeroes: flags & u32::from(NO_ZEROES) != 0 })
+        let has = |flag: u16| flags & u32::from(flag) != 0;
+        Ok(Self { fixed_newstyle: has(FIXED_NEWSTYLE), no_zeroes: has(NO_ZEROES) })
     }
 }
 
