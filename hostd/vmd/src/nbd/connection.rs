@@ -51,6 +51,12 @@ pub enum ConnectionError {
     /// The handshake took too long.
     #[error("no export was chosen within {0:?}")]
     HandshakeTimedOut(Duration),
+    /// The TLS handshake failed; there is no fallback.
+    #[error("the TLS handshake failed: {0}")]
+    Tls(#[source] io::Error),
+    /// The TLS handshake took too long.
+    #[error("the TLS handshake was not over in time")]
+    TlsTimedOut,
     /// The client vanished in the middle of a message.
     #[error("the client went away in the middle of a message")]
     Cut,

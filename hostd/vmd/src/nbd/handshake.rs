@@ -81,6 +81,7 @@ pub struct Negotiation {
     fixed: bool,
     zeroes: bool,
     options: u32,
+    unknown: Option<String>,
 }
 
 impl Negotiation {
@@ -92,6 +93,7 @@ impl Negotiation {
             fixed: false,
             zeroes: true,
             options: 0,
+            unknown: None,
         }
     }
 
@@ -104,7 +106,12 @@ impl Negotiation {
     /// sent again): anybody in between could have said it (CVE-2021-3716).
     pub fn over_tls(before: &Self) -> Self {
         let (stage, security) = (Stage::Header, Security::Tls);
-        Self { stage, security, fixed: before.fixed, zeroes: before.zeroes, options: 0 }
+        Self { stage, security, fixed: before.fixed, zeroes: before.zeroes, ..Self::new() }
+    }
+
+    /// The export that was last asked for and is not on offer; told once, for the log.
+    pub fn take_unknown(&mut self) -> Option<String> {
+        self.unknown.take()
     }
 
     /// Takes whole messages from `input`, appends answers to `out`, and returns how many bytes were taken. The
@@ -207,7 +214,7 @@ impl Negotiation {
             self.stage = Stage::Header;
             match self.security {
                 Security::BeforeTls => {
-                    refuse(out, option, ReplyKind::TlsRequired, "not before TLS")
+                    refuse(out, option, ReplyKind::TlsRequired, "not before TLS");
                 }
                 _ => refuse(out, option, ReplyKind::TooBig, "the option is too long"),
             }
@@ -216,7 +223,7 @@ impl Negotiation {
 
     /// Answers one complete option.
     fn answer(
-        &self,
+        &mut self,
         option: u32,
         data: &[u8],
         offers: &[Offer<'_>],
@@ -244,14 +251,11 @@ impl Negotiation {
                 offers.iter().for_each(|offer| reply_server(out, offer.name));
                 reply(out, option, ReplyKind::Ack, &[]);
             }
-            option::INFO => {
-                describe(option, data, offers, out);
-            }
-            option::GO => {
-                if let Some(chosen) = describe(option, data, offers, out) {
-                    return Ok(Verdict::Transmit(chosen));
-                }
-            }
+            option::INFO | option::GO => match describe(option, data, offers, out) {
+                Some(chosen) if option == option::GO => return Ok(Verdict::Transmit(chosen)),
+                Some(_) => {}
+                None => self.unknown = ExportQuery::parse(data).map(|query| query.name.to_owned()),
+            },
             _ => refuse(out, option, ReplyKind::Unsupported, "the option is not supported"),
         }
         Ok(Verdict::More)

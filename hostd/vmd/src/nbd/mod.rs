@@ -5,6 +5,7 @@
 //! brought ([`proto`]), asks the [`export::Export`]'s volume, and sends the replies together; [`fault`] is
 //! where an error becomes one of the eight codes of the protocol.
 
+mod acceptor;
 pub mod buffer;
 pub mod connection;
 pub mod export;
@@ -15,4 +16,8 @@ mod negotiate;
 pub mod outbox;
 pub mod proto;
 pub mod server;
+pub mod tls;
+pub mod tls_access;
+pub mod tls_port;
+pub mod tls_settings;
 pub mod transport;

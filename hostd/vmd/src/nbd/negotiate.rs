@@ -18,8 +18,9 @@ use std::time::{Duration, Instant};
 pub(super) struct Handshake<'a> {
     pub(super) transport: Transport<'a>,
     pub(super) inbox: Inbox,
-    limit: Duration,
-    deadline: Instant,
+    pub(super) limit: Duration,
+    /// End of the time that the client has.
+    pub(super) deadline: Instant,
 }
 
 impl<'a> Handshake<'a> {

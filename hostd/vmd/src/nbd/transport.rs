@@ -6,6 +6,7 @@
 //! copy to what they would do themselves. `connection` bounds the waiting by [`Transport::set_timeout`], sleeps
 //! in [`Transport::wait`] while nothing comes, and takes leave by [`Transport::close`].
 
+use super::tls::TlsStream;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::{Errno, retry_on_intr};
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
@@ -30,6 +31,8 @@ pub enum Received {
 pub enum Transport<'a> {
     /// A connected stream socket, and nothing in between.
     Plain(&'a OwnedFd),
+    /// The same under TLS.
+    Tls(Box<TlsStream<'a>>),
 }
 
 impl Transport<'_> {
@@ -48,6 +51,7 @@ impl Transport<'_> {
                     Err(e) => Err(e.into()),
                 }
             }
+            Self::Tls(stream) => stream.receive(room),
         }
     }
 
@@ -64,6 +68,7 @@ impl Transport<'_> {
                 }
                 Ok(())
             }
+            Self::Tls(stream) => stream.send(bytes),
         }
     }
 
@@ -90,12 +95,14 @@ impl Transport<'_> {
         match self {
             // The end of the stream says it all.
             Self::Plain(_) => {}
+            Self::Tls(stream) => stream.close(),
         }
     }
 
     fn socket(&self) -> &OwnedFd {
         match self {
             Self::Plain(socket) => socket,
+            Self::Tls(stream) => stream.socket(),
         }
     }
 }

@@ -15,7 +15,7 @@ fn serve(read_only: bool) -> (Host, Process, Disk) {
     (host, vmd, disk)
 }
 
-fn installed(tool: &str) -> bool {
+pub(crate) fn installed(tool: &str) -> bool {
     let found = std::env::var_os("PATH")
         .is_some_and(|path| std::env::split_paths(&path).any(|dir| dir.join(tool).is_file()));
     if !found {
@@ -25,7 +25,7 @@ fn installed(tool: &str) -> bool {
 }
 
 /// Runs a tool, which must succeed, and returns what it printed.
-fn run(tool: &str, arguments: &[&str]) -> String {
+pub(crate) fn run(tool: &str, arguments: &[&str]) -> String {
     let output = Command::new(tool).args(arguments).output().unwrap();
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     let complained = String::from_utf8_lossy(&output.stderr);
@@ -33,7 +33,7 @@ fn run(tool: &str, arguments: &[&str]) -> String {
     said
 }
 
-fn fails(tool: &str, arguments: &[&str]) -> bool {
+pub(crate) fn fails(tool: &str, arguments: &[&str]) -> bool {
     !Command::new(tool).args(arguments).output().unwrap().status.success()
 }
 

@@ -15,4 +15,7 @@ mod interop;
 mod model;
 mod process;
 mod support;
+mod tls;
+mod tls_interop;
+mod tls_support;
 mod transmission;

@@ -47,6 +47,9 @@ pub enum Violation {
     /// `EXPORT_NAME` for an export that is not here; that option has no error reply.
     #[error("EXPORT_NAME asked for an unknown export")]
     UnknownExport,
+    /// An export was chosen that has as many clients as it may have.
+    #[error("the export that was chosen has too many clients")]
+    TooManyClients,
     /// `EXPORT_NAME` before TLS, where TLS is required; that option has no error reply.
     #[error("EXPORT_NAME was sent before TLS")]
     WithoutTls,
