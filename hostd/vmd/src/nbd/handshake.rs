@@ -4,12 +4,14 @@
 //! the connection does. Flow: [`Negotiation::feed`] takes what the client sent, appends the answers, and says
 //! whether more is needed, transmission begins, or the session is over.
 
-use super::proto::Violation;
+use super::agreement::{Agreement, refuse};
 use super::proto::negotiation::{
     CLIENT_FLAGS_LEN, ClientFlags, ExportQuery, OPTION_HEADER_LEN, OptionHeader, ReplyKind,
     export_name_answer, option, reply, reply_block_size, reply_description, reply_export,
     reply_name, reply_server, text,
 };
+use super::proto::transmission::Shape;
+use super::proto::{Terms, Violation};
 
 /// Longest option whose data is looked at: a name of 4096 bytes and every information request fit many times.
 pub const MAX_OPTION: u32 = 64 * 1024;
@@ -27,10 +29,8 @@ pub struct Offer<'a> {
     pub name: &'a str,
     /// Text for people.
     pub description: &'a str,
-    /// Size in bytes.
-    pub size: u64,
-    /// Transmission flags.
-    pub flags: u16,
+    /// Size and abilities.
+    pub shape: Shape,
     /// The export is stopping: options are answered with `ERR_SHUTDOWN`.
     pub stopping: bool,
 }
@@ -41,7 +41,7 @@ pub enum Verdict {
     /// The client must say more.
     More,
     /// The next byte is the first of a request; the number is that of the export among the offers.
-    Transmit(usize),
+    Transmit(usize, Terms),
     /// `STARTTLS` was acknowledged. This negotiation is over, with everything in it; whatever the client has
     /// sent behind it is thrown away, and one [`Negotiation::over_tls`] takes its place.
     StartTls,
@@ -81,6 +81,8 @@ pub struct Negotiation {
     fixed: bool,
     zeroes: bool,
     options: u32,
+    agreed: Agreement,
+    /// The last name that was asked for and is not on offer.
     unknown: Option<String>,
 }
 
@@ -93,6 +95,7 @@ impl Negotiation {
             fixed: false,
             zeroes: true,
             options: 0,
+            agreed: Agreement::default(),
             unknown: None,
         }
     }
@@ -106,10 +109,18 @@ impl Negotiation {
     /// sent again): anybody in between could have said it (CVE-2021-3716).
     pub fn over_tls(before: &Self) -> Self {
         let (stage, security) = (Stage::Header, Security::Tls);
-        Self { stage, security, fixed: before.fixed, zeroes: before.zeroes, ..Self::new() }
+        Self {
+            stage,
+            security,
+            fixed: before.fixed,
+            zeroes: before.zeroes,
+            options: 0,
+            agreed: Agreement::default(),
+            unknown: None,
+        }
     }
 
-    /// The export that was last asked for and is not on offer; told once, for the log.
+    /// The last name that was asked for in vain since the last call, for the log.
     pub fn take_unknown(&mut self) -> Option<String> {
         self.unknown.take()
     }
@@ -251,11 +262,22 @@ impl Negotiation {
                 offers.iter().for_each(|offer| reply_server(out, offer.name));
                 reply(out, option, ReplyKind::Ack, &[]);
             }
-            option::INFO | option::GO => match describe(option, data, offers, out) {
-                Some(chosen) if option == option::GO => return Ok(Verdict::Transmit(chosen)),
-                Some(_) => {}
-                None => self.unknown = ExportQuery::parse(data).map(|query| query.name.to_owned()),
-            },
+            option::STRUCTURED_REPLY | option::EXTENDED_HEADERS => {
+                self.agreed.frame(option, data, out);
+            }
+            option::LIST_META_CONTEXT | option::SET_META_CONTEXT => {
+                let exists = |name: &str| find(name, offers).is_some();
+                self.agreed.contexts(option, data, exists, out);
+            }
+            option::INFO | option::GO => {
+                self.unknown = ExportQuery::parse(data)
+                    .filter(|query| find(query.name, offers).is_none())
+                    .map(|query| query.name.to_owned());
+                let found = describe(option, data, offers, &self.agreed, out);
+                if let Some((chosen, terms)) = found.filter(|_| option == option::GO) {
+                    return Ok(Verdict::Transmit(chosen, terms));
+                }
+            }
             _ => refuse(out, option, ReplyKind::Unsupported, "the option is not supported"),
         }
         Ok(Verdict::More)
@@ -282,11 +304,16 @@ impl Negotiation {
         offers: &[Offer<'_>],
         out: &mut Vec<u8>,
     ) -> Result<Verdict, Violation> {
-        let found = text(data).and_then(|name| find(name, offers));
-        let (chosen, offer) =
-            found.filter(|(_, offer)| !offer.stopping).ok_or(Violation::UnknownExport)?;
-        export_name_answer(out, offer.size, offer.flags, self.zeroes);
-        Ok(Verdict::Transmit(chosen))
+        if self.agreed.is_extended() {
+            return Err(Violation::ExportNameExtended);
+        }
+        let name = text(data).ok_or(Violation::UnknownExport)?;
+        let (chosen, offer) = find(name, offers)
+            .filter(|(_, offer)| !offer.stopping)
+            .ok_or(Violation::UnknownExport)?;
+        let terms = self.agreed.terms(name);
+        export_name_answer(out, offer.shape.size, offer.shape.flags(terms), self.zeroes);
+        Ok(Verdict::Transmit(chosen, terms))
     }
 }
 
@@ -296,8 +323,15 @@ impl Default for Negotiation {
     }
 }
 
-/// Answers `INFO` or `GO`; the number of the export when it was found, so that `GO` has succeeded.
-fn describe(option: u32, data: &[u8], offers: &[Offer<'_>], out: &mut Vec<u8>) -> Option<usize> {
+/// Answers `INFO` or `GO`; the number of the export and what holds for it when it was found, so that `GO` has
+/// succeeded.
+fn describe(
+    option: u32,
+    data: &[u8],
+    offers: &[Offer<'_>],
+    agreed: &Agreement,
+    out: &mut Vec<u8>,
+) -> Option<(usize, Terms)> {
     let Some(query) = ExportQuery::parse(data) else {
         refuse(out, option, ReplyKind::Invalid, "the lengths do not fit, or the name is no text");
         return None;
@@ -306,7 +340,8 @@ fn describe(option: u32, data: &[u8], offers: &[Offer<'_>], out: &mut Vec<u8>) -
         refuse(out, option, ReplyKind::Unknown, "no export of that name on this socket");
         return None;
     };
-    reply_export(out, option, offer.size, offer.flags);
+    let terms = agreed.terms(query.name);
+    reply_export(out, option, offer.shape.size, offer.shape.flags(terms));
     if query.wants_name {
         reply_name(out, option, offer.name);
     }
@@ -317,7 +352,7 @@ fn describe(option: u32, data: &[u8], offers: &[Offer<'_>], out: &mut Vec<u8>) -
         reply_block_size(out, option);
     }
     reply(out, option, ReplyKind::Ack, &[]);
-    Some(chosen)
+    Some((chosen, terms))
 }
 
 /// The export that `name` means, with its number; the empty name means the only one.
@@ -326,10 +361,6 @@ fn find<'a>(name: &str, offers: &'a [Offer<'a>]) -> Option<(usize, &'a Offer<'a>
         [only] if name.is_empty() => Some((0, only)),
         _ => offers.iter().enumerate().find(|(_, offer)| offer.name == name),
     }
-}
-
-fn refuse(out: &mut Vec<u8>, option: u32, kind: ReplyKind, why: &str) {
-    reply(out, option, kind, &[why.as_bytes()]);
 }
 
 #[cfg(test)]

@@ -6,7 +6,9 @@
 //! where an error becomes one of the eight codes of the protocol.
 
 mod acceptor;
+mod agreement;
 pub mod buffer;
+mod commands;
 pub mod connection;
 pub mod export;
 pub mod fault;

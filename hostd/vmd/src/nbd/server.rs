@@ -21,6 +21,9 @@ use std::time::{Duration, Instant};
 /// `net.core.wmem_max` and `rmem_max`; with the default of 208 KiB a reply of 1 MiB sleeps five times.
 const SOCKET_BUFFER: usize = 4 * 1024 * 1024;
 
+/// How long clients have, after the grace, to be told that the rest of their requests will not be carried out.
+const FOR_REFUSALS: Duration = Duration::from_millis(500);
+
 /// How long a cut connection may take to notice.
 const AFTER_CUT: Duration = Duration::from_secs(2);
 
@@ -99,7 +102,7 @@ impl Server {
         if !self.acceptor.stop() {
             tracing::error!(target: "vmd::nbd", disk = self.export().name(), "the acceptor panicked");
         }
-        if !self.guests.connections.end(grace) {
+        if !self.guests.connections.end(grace, || self.guests.export.begin_refusing()) {
             return Err(self);
         }
         let Self { guests, acceptor } = self;
@@ -184,10 +187,15 @@ impl Connections {
         self.lock().sockets.len()
     }
 
-    /// Ends all: no more is received from them, and after `grace` they are cut. False when one does not end.
-    pub(super) fn end(&self, grace: Duration) -> bool {
+    /// Ends all: no more is received from them, after `grace` `refuse` is to see to it that what waits is refused,
+    /// and then they are cut. False when one does not end.
+    pub(super) fn end(&self, grace: Duration, refuse: impl FnOnce()) -> bool {
         self.shut(Shutdown::Read);
         if self.wait_until_empty(grace) {
+            return true;
+        }
+        refuse();
+        if !grace.is_zero() && self.wait_until_empty(FOR_REFUSALS) {
             return true;
         }
         self.shut(Shutdown::Both);

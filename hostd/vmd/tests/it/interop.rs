@@ -49,10 +49,19 @@ fn nbdinfo_sees_what_is_offered() {
     assert_eq!(info["protocol"], "newstyle-fixed");
     let export = &info["exports"][0];
     assert_eq!(export["export-size"], SIZE);
-    for yes in ["can_flush", "can_fua", "can_trim", "can_zero", "can_multi_conn"] {
+    for yes in [
+        "can_flush",
+        "can_fua",
+        "can_trim",
+        "can_zero",
+        "can_multi_conn",
+        "can_cache",
+        "can_df",
+        "can_fast_zero",
+    ] {
         assert_eq!(export[yes], true, "{yes}");
     }
-    for no in ["is_read_only", "can_cache", "can_df", "can_fast_zero", "is_rotational"] {
+    for no in ["is_read_only", "is_rotational"] {
         assert_eq!(export[no], false, "{no}");
     }
     assert_eq!(export["block_size_minimum"], 1);

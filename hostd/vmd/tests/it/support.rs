@@ -12,8 +12,9 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 use vmd::nbd::connection::{self, ConnectionError, Limits};
 use vmd::nbd::export::Export;
+use vmd::nbd::proto::chunk::SIMPLE_MAGIC;
 use vmd::nbd::proto::negotiation::{OPTION_MAGIC, REPLY_MAGIC};
-use vmd::nbd::proto::transmission::{Request, SIMPLE_REPLY_MAGIC};
+use vmd::nbd::proto::transmission::Request;
 use vmd::nbd::server::Server;
 
 pub(crate) const SIZE: u64 = 8 * 1024 * 1024;
@@ -96,7 +97,8 @@ pub(crate) struct Client {
 }
 
 pub(crate) fn request(command: u16, flags: u16, cookie: u64, offset: u64, length: u32) -> Request {
-    Request { flags, command, cookie, offset, length }
+    let length = u64::from(length);
+    Request { extended: false, flags, command, cookie, offset, length }
 }
 
 pub(crate) fn option(option: u32, data: &[u8]) -> Vec<u8> {
@@ -171,7 +173,7 @@ impl Client {
 
     /// One simple reply without payload: cookie and error.
     pub(crate) fn reply(&mut self) -> (u64, u32) {
-        assert_eq!(self.receive(), SIMPLE_REPLY_MAGIC.to_be_bytes());
+        assert_eq!(self.receive(), SIMPLE_MAGIC.to_be_bytes());
         let error = u32::from_be_bytes(self.receive());
         (u64::from_be_bytes(self.receive()), error)
     }

@@ -4,6 +4,7 @@
 //! `handshake`. Flow: client bytes -> [`ClientFlags`], [`OptionHeader`], [`ExportQuery`]; [`reply`] and its
 //! kin append answers to a buffer.
 
+use super::meta::ALLOCATION;
 use super::{MAX_PAYLOAD, MAX_STRING, MIN_BLOCK, PREFERRED_BLOCK, Violation, be16, be32};
 
 /// `NBDMAGIC`, start of the greeting.
@@ -39,6 +40,14 @@ pub mod option {
     pub const INFO: u32 = 6;
     /// Choose an export.
     pub const GO: u32 = 7;
+    /// Answer READ by chunks.
+    pub const STRUCTURED_REPLY: u32 = 8;
+    /// Name the contexts of BLOCK_STATUS.
+    pub const LIST_META_CONTEXT: u32 = 9;
+    /// Select contexts for BLOCK_STATUS.
+    pub const SET_META_CONTEXT: u32 = 10;
+    /// Use extended headers.
+    pub const EXTENDED_HEADERS: u32 = 11;
 }
 
 /// Types of option replies; errors have the top bit set.
@@ -50,6 +59,8 @@ pub enum ReplyKind {
     Server,
     /// A piece of information.
     Info,
+    /// A context of BLOCK_STATUS.
+    MetaContext,
     /// The option is not supported.
     Unsupported,
     /// The option's data is malformed.
@@ -62,6 +73,8 @@ pub enum ReplyKind {
     Shutdown,
     /// The option's data is too long.
     TooBig,
+    /// Extended headers are in use, and there is no way back.
+    ExtendedRequired,
 }
 
 impl ReplyKind {
@@ -72,12 +85,14 @@ impl ReplyKind {
             Self::Ack => 1,
             Self::Server => 2,
             Self::Info => 3,
+            Self::MetaContext => 4,
             Self::Unsupported => ERROR | 1,
             Self::Invalid => ERROR | 3,
             Self::TlsRequired => ERROR | 5,
             Self::Unknown => ERROR | 6,
             Self::Shutdown => ERROR | 7,
             Self::TooBig => ERROR | 9,
+            Self::ExtendedRequired => ERROR | 10,
         }
     }
 }
@@ -234,6 +249,11 @@ pub fn reply_block_size(out: &mut Vec<u8>, option: u32) {
     let info = INFO_BLOCK_SIZE.to_be_bytes();
     let sizes = [MIN_BLOCK, PREFERRED_BLOCK, MAX_PAYLOAD].map(u32::to_be_bytes);
     reply(out, option, ReplyKind::Info, &[&info, sizes.as_flattened()]);
+}
+
+/// Appends the `NBD_REP_META_CONTEXT` that names `base:allocation`, with its number when it is selected.
+pub fn reply_context(out: &mut Vec<u8>, option: u32, id: u32) {
+    reply(out, option, ReplyKind::MetaContext, &[&id.to_be_bytes(), ALLOCATION.as_bytes()]);
 }
 
 /// Appends the answer to `EXPORT_NAME`.
