@@ -14,6 +14,7 @@ mod lifecycle;
 mod limits;
 mod locking;
 mod markers;
+mod nbd_guest;
 mod races;
 mod recover;
 mod storage;
