@@ -1,0 +1,6 @@
+//! What the fuzz targets share: an NBD session over a socket pair, and edits of a valid file.
+//!
+//! Owns no target. A panic here is a finding of the target that called.
+
+pub mod edit;
+pub mod session;
