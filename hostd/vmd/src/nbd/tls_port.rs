@@ -10,7 +10,7 @@ use super::fault::FaultLog;
 use super::handshake::{Negotiation, Offer, Verdict};
 use super::inbox::Inbox;
 use super::negotiate::Handshake;
-use super::proto::Violation;
+use super::proto::{Terms, Violation};
 use super::server::{Connections, Guests, Seat, Server, enlarge};
 use super::tls::TlsStream;
 use super::tls_access::{Access, names_of};
@@ -111,7 +111,7 @@ impl Port {
         if !self.acceptor.stop() {
             tracing::error!(target: "vmd::nbd", "the acceptor of the TLS port panicked");
         }
-        if !self.shared.connections.end(grace) {
+        if !self.shared.connections.end(grace, || {}) {
             self.shared.faults.note("clients of the closed TLS port wait for the storage");
         }
     }
@@ -159,14 +159,14 @@ impl Shared {
         let mut before = Negotiation::before_tls();
         match clear.run(&mut before, |negotiation, input, out| negotiation.feed(input, &[], out))? {
             Verdict::StartTls => {}
-            Verdict::More | Verdict::Transmit(_) | Verdict::Close => return Ok(()),
+            Verdict::More | Verdict::Transmit(..) | Verdict::Close => return Ok(()),
         }
         let stream = TlsStream::accept(socket, settings.tls, clear.deadline)?;
         let client = Client::of(&stream, settings.access, self);
         // Whatever was received in clear behind STARTTLS goes with the inbox.
         let (transport, inbox) = (Transport::Tls(Box::new(stream)), Inbox::default());
         let mut handshake = Handshake { transport, inbox, ..clear };
-        let Some(seat) = client.choose(socket, &mut handshake, &before)? else {
+        let Some((seat, terms)) = client.choose(socket, &mut handshake, &before)? else {
             handshake.transport.close();
             return Ok(());
         };
@@ -174,7 +174,7 @@ impl Shared {
             stream.lift_deadline();
         }
         match seat.export() {
-            Some(export) => transmit(handshake, export),
+            Some(export) => transmit(handshake, export, terms),
             None => Ok(()),
         }
     }
@@ -199,13 +199,13 @@ impl<'a> Client<'a> {
         socket: &Arc<OwnedFd>,
         handshake: &mut Handshake<'_>,
         before: &Negotiation,
-    ) -> Result<Option<Seat>, ConnectionError> {
+    ) -> Result<Option<(Seat, Terms)>, ConnectionError> {
         let mut seat = None;
         let mut negotiation = Negotiation::over_tls(before);
         let verdict = handshake.run(&mut negotiation, |negotiation, input, out| {
             let said = out.len();
             let (used, verdict, chosen) = self.feed(negotiation, input, out, socket)?;
-            if let Verdict::Transmit(_) = verdict
+            if let Verdict::Transmit(..) = verdict
                 && chosen.is_none()
             {
                 // It must not hear that it was let in.
@@ -215,7 +215,10 @@ impl<'a> Client<'a> {
             seat = chosen;
             Ok((used, verdict))
         })?;
-        Ok(matches!(verdict, Verdict::Transmit(_)).then_some(seat).flatten())
+        match verdict {
+            Verdict::Transmit(_, terms) => Ok(seat.map(|seat| (seat, terms))),
+            _ => Ok(None),
+        }
     }
 
     /// One step of the negotiation over the disks as they are now; the list does not change during it.
@@ -239,7 +242,7 @@ impl<'a> Client<'a> {
         }
         let (used, verdict) = fed?;
         let seat = match verdict {
-            Verdict::Transmit(chosen) => open.get(chosen).and_then(|disk| disk.enter(socket)),
+            Verdict::Transmit(chosen, _) => open.get(chosen).and_then(|disk| disk.enter(socket)),
             _ => None,
         };
         if let Some(export) = seat.as_ref().and_then(Seat::export) {
