@@ -18,4 +18,5 @@ mod nbd_guest;
 mod races;
 mod recover;
 mod storage;
+mod tls;
 mod transfer;

@@ -151,7 +151,7 @@ impl Host {
 
 /// Refuses while a disk (or the given one) has clients.
 fn no_clients(vm: &Vm, service: &mut Service, only: Option<&Name>) -> Result<(), Fault> {
-    let mut counts = service.clients().into_iter();
+    let mut counts = service.clients().disks.into_iter();
     let busy = counts.find(|(name, count)| *count > 0 && only.is_none_or(|only| only == name));
     match busy {
         None => Ok(()),
