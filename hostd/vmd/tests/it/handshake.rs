@@ -160,3 +160,26 @@ fn the_connection_cap_turns_clients_away_and_frees_places() {
     late.receive::<17>();
     assert!(served.server.stop(Duration::from_secs(5)).is_ok());
 }
+
+#[test]
+fn options_in_odd_order() {
+    let mut session = Session::new(plain_export(), LIMITS);
+    let client = &mut session.client;
+    client.greet(3);
+    let mut bytes = option(6, &go_data("root", &[]));
+    bytes.extend(option(3, &[]));
+    bytes.extend(option(6, &go_data("other", &[3])));
+    bytes.extend(option(10, &go_data("", &[])));
+    bytes.extend(option(11, &[]));
+    bytes.extend(option(8, &[]));
+    bytes.extend(option(6, &go_data("root", &[])));
+    bytes.extend(option(7, &go_data("other", &[])));
+    client.send(&bytes);
+    let kinds: Vec<u32> = (0..10).map(|_| client.option_reply().1).collect();
+    let error = |number: u32| (1 << 31) + number;
+    assert_eq!(kinds, [3, 1, 2, 1, error(6), error(3), 1, error(10), 3, 1]);
+    assert_eq!(client.option_reply().1, error(6));
+    client.send(&option(2, &[]));
+    assert_eq!(client.option_reply(), (2, 1, vec![]));
+    session.end().unwrap();
+}

@@ -1,8 +1,10 @@
 //! Real NBD clients against the real, confined binary. A client that is not installed is skipped, visibly.
 
 use super::process::{Disk, Host, Process, ok};
+use super::support::{LIMITS, Served, file, volume};
 use hostd_api::link::Request;
 use std::process::Command;
+use vmd::nbd::export::Export;
 
 const SIZE: u64 = 16 * 1024 * 1024;
 
@@ -86,7 +88,9 @@ fn nbdcopy_brings_back_what_it_took() {
     std::fs::write(&original, &content).unwrap();
     let (original, back) = (original.to_str().unwrap(), back.to_str().unwrap());
     run("nbdcopy", &["--flush", original, &disk.uri()]);
-    for options in [&["--connections=1", "--requests=64"][..], &["--synchronous"], &[]] {
+    let four = ["--connections=4", "--requests=16"];
+    run("nbdcopy", &[&four[..], &["--flush", original, &disk.uri()]].concat());
+    for options in [&["--connections=1", "--requests=64"][..], &["--synchronous"], &[], &four] {
         run("nbdcopy", &[options, &[&disk.uri(), back]].concat());
         assert!(std::fs::read(back).unwrap() == content, "{options:?}");
     }
@@ -112,6 +116,13 @@ fn qemu_io_writes_zeroes_discards_and_flushes() {
         "write -z -u 128k 64k",
         "read -P 0 128k 64k",
         "discard 256k 64k",
+        "write -z -f 512k 64k",
+        "read -P 0 512k 64k",
+        "write -z -u -f 640k 1000",
+        "read -P 0 640k 1000",
+        "write -z -n 704k 64k",
+        "read -P 0 704k 64k",
+        "discard 777k 333",
         "read -P 0x5a 320k 64k",
         "aio_write -P 0x77 1M 1M",
         "aio_write -P 0x78 2M 1M",
@@ -156,6 +167,18 @@ fn qemu_img_converts_and_compares() {
     }
     run("qemu-img", &["convert", "-n", "-W", "-m", "16", "-O", "raw", image, &uri]);
     run("qemu-img", &["compare", "-f", "qcow2", "-F", "raw", image, &uri]);
+    // As many zeros as the image has, in the same places.
+    let map = |file: &str, format: &str| {
+        run("qemu-img", &["map", "--output=json", "-f", format, file])
+            .lines()
+            .filter(|line| line.contains("\"zero\": true"))
+            .count()
+    };
+    assert!(map(&uri, "raw") >= map(image, "qcow2"));
+    for options in [&["-w", "--flush-interval=64"][..], &["-w", "--pattern=7"], &[]] {
+        let common = ["bench", "-f", "raw", "-c", "1000", "-d", "16", "-s", "4k"];
+        run("qemu-img", &[&common[..], options, &[&uri]].concat());
+    }
     assert!(run("qemu-img", &["info", &uri]).contains("16 MiB"));
     ok(&vmd.ask(&Request::Detach { disk: "root".into() }));
 }
@@ -174,4 +197,84 @@ fn fio_verifies_on_several_connections() {
         let arguments = [&[job, shape, &output][..], &common, &place].concat();
         run("fio", &arguments);
     }
+}
+
+#[test]
+fn nbdinfo_maps_holes_and_data() {
+    if !installed("nbdinfo") || !installed("qemu-io") {
+        return;
+    }
+    let (_host, _vmd, disk) = serve(false);
+    let uri = disk.uri();
+    run("qemu-io", &["-f", "raw", "-c", "write 1M 1M", "-c", "write 15M 1M", &uri]);
+    let map: serde_json::Value =
+        serde_json::from_str(&run("nbdinfo", &["--map", "--json", &uri])).unwrap();
+    let extents: Vec<(u64, u64, u64)> = map
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|e| ["offset", "length", "type"].map(|field| e[field].as_u64().unwrap()).into())
+        .collect();
+    let mib = 1 << 20;
+    let want = [(0, mib, 3), (mib, mib, 0), (2 * mib, 13 * mib, 3), (15 * mib, mib, 0)];
+    assert_eq!(extents, want);
+    let info = run("nbdinfo", &["--no-content", &uri]);
+    assert!(info.contains("base:allocation"), "{info}");
+    for can in ["cache", "df", "fast-zero", "flush", "fua", "multi-conn", "trim", "zero"] {
+        run("nbdinfo", &[&format!("--can={can}"), &uri]);
+    }
+    assert!(fails("nbdinfo", &["--is=read-only", &uri]));
+}
+
+#[test]
+fn qemu_img_maps_the_tail() {
+    if !installed("qemu-img") {
+        return;
+    }
+    let host = Host::new();
+    let vmd = host.start();
+    let disk = host.disk("tail", 5 * 4096);
+    ok(&vmd.attach(&disk, false));
+    let map = run("qemu-img", &["map", "--output=json", "-f", "raw", &disk.uri()]);
+    let map: serde_json::Value = serde_json::from_str(&map).unwrap();
+    assert_eq!((map[0]["length"].as_u64(), map[0]["zero"].as_bool()), (Some(20_480), Some(true)));
+}
+
+/// The interpreter that libnbd's module was installed for.
+const PYTHON: &str = "/usr/bin/python3";
+
+/// Runs the checks in `libnbd.py`, if there is libnbd.
+fn libnbd(check: &str, uri: &str) {
+    let there = Command::new(PYTHON).args(["-c", "import nbd"]).output();
+    if !there.is_ok_and(|output| output.status.success()) {
+        eprintln!("skipped: libnbd for Python is not installed");
+        return;
+    }
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/libnbd.py");
+    run(PYTHON, &[script, check, uri]);
+}
+
+#[test]
+fn libnbd_negotiates_by_hand() {
+    let (_host, _vmd, disk) = serve(false);
+    libnbd("options", &disk.uri());
+}
+
+#[test]
+fn libnbd_sends_odd_requests() {
+    let (_host, _vmd, disk) = serve(false);
+    libnbd("requests", &disk.uri());
+}
+
+#[test]
+fn libnbd_sees_chunks_and_extents() {
+    let (_host, _vmd, disk) = serve(false);
+    libnbd("chunks", &disk.uri());
+}
+
+#[test]
+fn libnbd_finds_a_name_with_a_slash() {
+    let export = Export::new("/a disk", "web01", volume(file(SIZE), SIZE, false));
+    let served = Served::new(export, LIMITS);
+    libnbd("name", &format!("nbd+unix:////a%20disk?socket={}", served.path.display()));
 }

@@ -7,6 +7,7 @@
 )]
 
 mod binary;
+mod checklist;
 mod confinement;
 mod drain;
 mod handshake;

@@ -171,6 +171,15 @@ impl Client {
         (size, u16::from_be_bytes(data[10..12].try_into().unwrap()))
     }
 
+    /// `GO` for "root" after other options, which must succeed; the size.
+    pub(crate) fn go_on(&mut self) -> u64 {
+        self.send(&option(7, &go_data("root", &[])));
+        let (_, kind, data) = self.option_reply();
+        assert_eq!((kind, data.len()), (3, 12));
+        assert_eq!(self.option_reply(), (7, 1, vec![]));
+        u64::from_be_bytes(data[2..10].try_into().unwrap())
+    }
+
     /// One simple reply without payload: cookie and error.
     pub(crate) fn reply(&mut self) -> (u64, u32) {
         assert_eq!(self.receive(), SIMPLE_MAGIC.to_be_bytes());
