@@ -57,7 +57,7 @@ fn check_length(number: u64) {
     let size = number % (MAX_SIZE + 1);
     assert_eq!(layout::decode(layout::physical(size)), Stored::Sized(size));
     let (start, used) = layout::tail(size);
-    assert!(start % UNIT == 0 && used < UNIT && start + used == size);
+    assert!(start.is_multiple_of(UNIT) && used < UNIT && start + used == size);
     // As the length of a stored file, any number means something.
     match layout::decode(number) {
         Stored::Virgin => assert!(number < HEADER),
@@ -76,7 +76,7 @@ fn check_range(a: u64, b: u64) {
     let body = span.body();
     if !body.is_empty() {
         assert!(span.at <= body.start && body.end <= span.end);
-        assert!(body.start % SECTOR == 0 && body.end % SECTOR == 0);
+        assert!(body.start.is_multiple_of(SECTOR) && body.end.is_multiple_of(SECTOR));
         assert!(body.start - span.from <= SECTOR && span.to - body.end <= SECTOR);
     }
     if span.at < span.end {
