@@ -48,6 +48,9 @@ fn encode(framing: Framing, command: &Command, cookie: u64) -> Vec<u8> {
         Command::Zero { at, length, durable, no_hole } => {
             header(6, flag(durable, 0) | flag(no_hole, 1), at, *length)
         }
+        Command::FastZero { at, length, durable, no_hole } => {
+            header(6, flag(durable, 0) | flag(no_hole, 1) | 1 << 4, at, *length)
+        }
         Command::Status { at, length, one } => header(7, flag(one, 3), at, *length),
         // Numbers from 64 on are far from any that the protocol has. Without PAYLOAD_LEN, which would announce more.
         Command::Odd { number, flags } => {

@@ -9,6 +9,7 @@ use std::ops::Range;
 
 const EINVAL: u32 = 22;
 const ENOSPC: u32 = 28;
+const ENOTSUP: u32 = 95;
 
 /// State of an extent that reads as zero, `NBD_STATE_ZERO`.
 const ZERO: u64 = 2;
@@ -34,6 +35,13 @@ pub enum Command {
         durable: bool,
     },
     Zero {
+        at: Place,
+        length: u16,
+        durable: bool,
+        no_hole: bool,
+    },
+    /// Zeros, if they can be had faster than by writing them.
+    FastZero {
         at: Place,
         length: u16,
         durable: bool,
@@ -101,6 +109,8 @@ enum Expected {
         length: u64,
         one: bool,
     },
+    /// Success, or one of these errors.
+    DoneOr(&'static [u32]),
     /// One of these errors; any error when there are none.
     Error(&'static [u32]),
     /// A request for no bytes, on which the protocol does not settle.
@@ -139,6 +149,7 @@ impl Model {
             | Command::Write { length: 0, .. }
             | Command::Trim { length: 0, .. }
             | Command::Zero { length: 0, .. }
+            | Command::FastZero { length: 0, .. }
             | Command::Cache { length: 0, .. } => Expected::Anything,
             Command::Read { at, length, .. } => match self.range(at, *length) {
                 Some(range) => {
@@ -156,6 +167,14 @@ impl Model {
                     Expected::Done
                 }
                 None => Expected::Error(&[EINVAL, ENOSPC]),
+            },
+            // Whether it was done is the server's choice, so the bytes may be either.
+            Command::FastZero { at, length, .. } => match self.range(at, *length) {
+                Some(range) => {
+                    self.trimmed[range].fill(true);
+                    Expected::DoneOr(&[ENOTSUP, EINVAL])
+                }
+                None => Expected::Error(&[ENOSPC, EINVAL, ENOTSUP]),
             },
             Command::Status { at, length, one } => match self.range(at, *length) {
                 Some(range) if extents && !range.is_empty() => Expected::Extents {
@@ -249,6 +268,10 @@ impl Pending {
     pub fn finish(self) {
         match self.expected {
             Expected::Anything => return,
+            Expected::DoneOr(codes) => {
+                assert!(self.error.is_none_or(|error| codes.contains(&error)), "{:?}", self.error);
+                return;
+            }
             Expected::Error(codes) => {
                 let error = self.error.expect("no error");
                 assert!(codes.is_empty() || codes.contains(&error), "error {error}");
