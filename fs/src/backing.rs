@@ -47,6 +47,20 @@ pub trait Backing: Send + Sync {
     /// Makes a range read as zero and keeps its storage, by writing zeros where there is no faster way.
     fn zero_range(&self, offset: u64, len: u64) -> io::Result<()>;
 
+    /// [`Backing::zero_range`] for a caller who would rather write the zeros himself: fails with
+    /// `Unsupported`, and changes nothing, where the storage has no faster way than that.
+    fn zero_range_fast(&self, _offset: u64, _len: u64) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// Whether [`Backing::punch`] is expected to work, found out without a change of any byte.
+    fn can_punch(&self) -> bool {
+        false
+    }
+
+    /// Advice that a range will be read soon. Changes no byte, and may do nothing.
+    fn prefetch(&self, _offset: u64, _len: u64) {}
+
     /// First offset at or after `offset` that may hold something else than zeros; `None` when the rest
     /// reads as zero. A storage that does not know answers `offset`.
     fn next_data(&self, offset: u64) -> io::Result<Option<u64>>;
@@ -84,6 +98,18 @@ impl<B: Backing + ?Sized> Backing for Arc<B> {
 
     fn zero_range(&self, offset: u64, len: u64) -> io::Result<()> {
         (**self).zero_range(offset, len)
+    }
+
+    fn zero_range_fast(&self, offset: u64, len: u64) -> io::Result<()> {
+        (**self).zero_range_fast(offset, len)
+    }
+
+    fn can_punch(&self) -> bool {
+        (**self).can_punch()
+    }
+
+    fn prefetch(&self, offset: u64, len: u64) {
+        (**self).prefetch(offset, len);
     }
 
     fn next_data(&self, offset: u64) -> io::Result<Option<u64>> {

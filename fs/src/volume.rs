@@ -39,6 +39,10 @@ use edge::{EdgeLocks, SECTOR_LEN};
 use parts::{Edge, Parts};
 use std::io;
 
+/// Most bytes that one piece of advice prepares. The host's page cache belongs to all VMs, and the system call
+/// does not return before the last page has been asked for.
+pub const MAX_PREFETCH: u64 = 32 * 1024 * 1024;
+
 /// An open disk. Dropping it wipes the key; what was not flushed then is as safe as after a write.
 pub struct Volume {
     backing: Box<dyn Backing>,
@@ -175,6 +179,53 @@ impl Volume {
         self.backing.zero_range(parts.body, inner).map_err(failed)
     }
 
+    /// [`Volume::write_zeroes`] where the storage can do it without writing zeros; false, and nothing has
+    /// changed, where it cannot or where no whole sector is in the range.
+    pub fn write_zeroes_fast(
+        &self,
+        offset: u64,
+        len: u64,
+        may_punch: bool,
+    ) -> Result<bool, VolumeError> {
+        self.writable()?;
+        let end = self.inside(offset, len)?;
+        let (parts, inner) = Parts::of_range(offset, end);
+        if inner == 0 {
+            return Ok(len == 0);
+        }
+        let punched = match may_punch {
+            true => self.backing.punch(parts.body, inner),
+            false => Err(io::ErrorKind::Unsupported.into()),
+        };
+        let zeroed = match punched {
+            Err(error) if error.kind() == io::ErrorKind::Unsupported => {
+                self.backing.zero_range_fast(parts.body, inner)
+            }
+            done => done,
+        };
+        match zeroed {
+            Err(error) if error.kind() == io::ErrorKind::Unsupported => return Ok(false),
+            done => done.map_err(|error| VolumeError::io("write zeros to", parts.body, error))?,
+        }
+        for edge in [parts.head, parts.tail].into_iter().flatten() {
+            let mut zeros = [0; SECTOR_LEN];
+            self.change_sector(edge, edge.of_mut(&mut zeros))?;
+        }
+        Ok(true)
+    }
+
+    /// Whether [`Volume::write_zeroes_fast`] is likely to work.
+    pub fn zeroes_fast(&self) -> bool {
+        !self.read_only() && self.backing.can_punch()
+    }
+
+    /// Advice that a range will be read soon, at most [`MAX_PREFETCH`] bytes of which are prepared.
+    pub fn prefetch(&self, offset: u64, len: u64) -> Result<(), VolumeError> {
+        self.inside(offset, len)?;
+        self.backing.prefetch(offset, len.min(MAX_PREFETCH));
+        Ok(())
+    }
+
     /// Tells which parts of a range read as zeros without being stored: at most `max` extents, in order
     /// from `offset` on, neighbours of different kinds, together at most `len` bytes long and at least
     /// one byte unless `len` or `max` is 0. Borders between them are multiples of 512. A part that is
@@ -182,6 +233,14 @@ impl Volume {
     pub fn extents(&self, offset: u64, len: u64, max: usize) -> Result<Vec<Extent>, VolumeError> {
         let end = self.inside(offset, len)?;
         extents::find(&*self.backing, offset..end, max)
+            .map_err(|error| VolumeError::io("find the extents of", offset, error))
+    }
+
+    /// The extent at `offset`, at most `len` bytes long, which must be at least one; see [`Volume::extents`]. The
+    /// next one may be of the same kind.
+    pub fn extent(&self, offset: u64, len: u64) -> Result<Extent, VolumeError> {
+        let end = self.inside(offset, len)?;
+        extents::first(&*self.backing, offset..end)
             .map_err(|error| VolumeError::io("find the extents of", offset, error))
     }
 

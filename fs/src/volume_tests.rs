@@ -184,3 +184,40 @@ fn a_failed_flush_is_never_forgotten() {
     assert_eq!(volume.flush().unwrap_err().fault(), Fault::Io);
     assert_eq!(backing.crash(|_, _| true)[..512], [0; 512]);
 }
+
+#[test]
+fn zeros_that_cannot_be_fast_are_refused_before_anything_changes() {
+    let (volume, backing) = faulty(16384, Unit::B4096);
+    write(&volume, 0, &[0xAB; 16384]);
+    assert!(volume.zeroes_fast());
+    // No whole sector: as slow as a write.
+    assert!(!volume.write_zeroes_fast(10, 500, true).unwrap());
+    assert!(!volume.write_zeroes_fast(511, 512, false).unwrap());
+    assert!(volume.write_zeroes_fast(0, 0, true).unwrap());
+    assert_eq!(read(&volume, 0, 16384), [0xAB; 16384]);
+    for may_punch in [true, false] {
+        write(&volume, 0, &[0xAB; 16384]);
+        assert!(volume.write_zeroes_fast(1000, 5000, may_punch).unwrap());
+        assert_eq!(read(&volume, 1000, 5000), [0; 5000]);
+        assert_eq!((read(&volume, 999, 1)[0], read(&volume, 6000, 1)[0]), (0xAB, 0xAB));
+    }
+    write(&volume, 0, &[0xAB; 16384]);
+    backing.refuse_punch();
+    assert!(!volume.zeroes_fast());
+    assert!(!volume.write_zeroes_fast(0, 16384, true).unwrap());
+    assert_eq!(read(&volume, 0, 16384), [0xAB; 16384]);
+    let outside = volume.write_zeroes_fast(16000, 512, true).unwrap_err();
+    assert_eq!(outside.fault(), Fault::OutOfRange);
+}
+
+#[test]
+fn one_extent_and_advice_keep_to_the_disk() {
+    let (volume, _) = faulty(16384, Unit::B4096);
+    write(&volume, 4096, &[1; 4096]);
+    assert_eq!(volume.extent(0, 16384).unwrap(), Extent { len: 4096, zero: true });
+    assert_eq!(volume.extent(4096, 100).unwrap(), Extent { len: 100, zero: false });
+    assert_eq!(volume.extent(16383, 2).unwrap_err().fault(), Fault::OutOfRange);
+    volume.prefetch(0, 16384).unwrap();
+    assert_eq!(volume.prefetch(1, 16384).unwrap_err().fault(), Fault::OutOfRange);
+    assert_eq!(read(&volume, 4096, 4096), [1; 4096]);
+}

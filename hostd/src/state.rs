@@ -1,6 +1,7 @@
-//! What must outlive a restart of the daemon: which VMs an operator locked, and which folders were registered.
+//! What must outlive a restart of the daemon: which VMs an operator locked, which folders were registered, and which
+//! VMs have a network port.
 //!
-//! Owns `locked.json` and `registered.json` of the state folder; must not know why. Every change is written
+//! Owns `locked.json`, `registered.json` and `tls.json` of the state folder; must not know why. Every change is written
 //! and flushed before the call returns. A file that cannot be read stops the start: taking a damaged
 //! `locked.json` for an empty one would unlock VMs.
 
@@ -9,11 +10,12 @@ use crate::files;
 use hostd_api::error::ErrorCode;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::collections::BTreeSet;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use uuid::Uuid;
 
-/// Version of both files.
+/// Version of each file.
 const VERSION: u32 = 1;
 
 /// Largest state file in bytes: 100,000 VMs of 40 bytes, and as many paths of usual length.
@@ -30,6 +32,15 @@ pub struct State {
 struct Current {
     locked: BTreeSet<Uuid>,
     registered: BTreeSet<PathBuf>,
+    tls: BTreeSet<TlsPort>,
+}
+
+/// The network port of a VM.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TlsPort {
+    vm: Uuid,
+    port: u16,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -49,6 +60,7 @@ impl State {
         let current = Current {
             locked: read(&folder.join("locked.json"))?,
             registered: read(&folder.join("registered.json"))?,
+            tls: read(&folder.join("tls.json"))?,
         };
         Ok(Self { folder: folder.to_owned(), current: Mutex::new(current) })
     }
@@ -91,6 +103,56 @@ impl State {
         if changed {
             write(&self.folder.join("registered.json"), &next)?;
             current.registered = next;
+        }
+        Ok(())
+    }
+
+    /// The network port of a VM.
+    #[must_use]
+    pub fn tls_port(&self, vm: Uuid) -> Option<u16> {
+        self.current().tls.iter().find(|entry| entry.vm == vm).map(|entry| entry.port)
+    }
+
+    /// Gives a VM a port that no other has: `wanted`, or the one it has, or the first free one of `range`. `None`
+    /// when there is none.
+    ///
+    /// # Errors
+    /// [`Fault::Io`]; nothing is changed then.
+    pub fn assign_tls_port(
+        &self,
+        vm: Uuid,
+        wanted: Option<u16>,
+        range: RangeInclusive<u16>,
+    ) -> Result<Option<u16>, Fault> {
+        let mut current = self.current();
+        let taken = |port: &u16| current.tls.iter().any(|e| e.vm != vm && e.port == *port);
+        let own = current.tls.iter().find(|entry| entry.vm == vm).map(|entry| entry.port);
+        let kept = wanted.or(own.filter(|port| range.contains(port)));
+        let port = match kept {
+            Some(port) => Some(port).filter(|port| !taken(port)),
+            None => range.into_iter().find(|port| !taken(port)),
+        };
+        if let Some(port) = port {
+            self.write_tls(&mut current, vm, Some(port))?;
+        }
+        Ok(port)
+    }
+
+    /// Puts the port of a VM back to what it was, or takes it away.
+    ///
+    /// # Errors
+    /// [`Fault::Io`]; nothing is changed then.
+    pub fn set_tls_port(&self, vm: Uuid, port: Option<u16>) -> Result<(), Fault> {
+        self.write_tls(&mut self.current(), vm, port)
+    }
+
+    fn write_tls(&self, current: &mut Current, vm: Uuid, port: Option<u16>) -> Result<(), Fault> {
+        let mut next = current.tls.clone();
+        next.retain(|entry| entry.vm != vm);
+        next.extend(port.map(|port| TlsPort { vm, port }));
+        if next != current.tls {
+            write(&self.folder.join("tls.json"), &next)?;
+            current.tls = next;
         }
         Ok(())
     }
@@ -157,6 +219,22 @@ mod tests {
         let again = State::open(dir.path()).unwrap();
         assert!(again.is_locked(one) && !again.is_locked(two));
         assert_eq!(again.registered().into_iter().collect::<Vec<_>>(), [PathBuf::from("/ds/a")]);
+    }
+
+    #[test]
+    fn no_two_vms_have_one_port() {
+        let dir = tempfile::tempdir().unwrap();
+        let (one, two, three) = (Uuid::from_u128(1), Uuid::from_u128(2), Uuid::from_u128(3));
+        let state = State::open(dir.path()).unwrap();
+        assert_eq!(state.assign_tls_port(one, None, 7..=8).unwrap(), Some(7));
+        assert_eq!(state.assign_tls_port(two, Some(7), 7..=8).unwrap(), None);
+        assert_eq!(state.assign_tls_port(two, None, 7..=8).unwrap(), Some(8));
+        assert_eq!(state.assign_tls_port(three, None, 7..=8).unwrap(), None);
+        assert_eq!(state.assign_tls_port(one, None, 7..=8).unwrap(), Some(7));
+        let again = State::open(dir.path()).unwrap();
+        assert_eq!((again.tls_port(one), again.tls_port(three)), (Some(7), None));
+        again.set_tls_port(one, None).unwrap();
+        assert_eq!(again.assign_tls_port(three, None, 7..=8).unwrap(), Some(7));
     }
 
     #[test]

@@ -4,8 +4,9 @@
 //! over one system call until the whole range is done, taking up after signals and short transfers.
 
 use super::Backing;
-use rustix::fs::{FallocateFlags, FileType, SeekFrom};
+use rustix::fs::{Advice, FallocateFlags, FileType, SeekFrom};
 use rustix::io::Errno;
+use std::num::NonZeroU64;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::{fs::File, io};
@@ -13,6 +14,9 @@ use std::{fs::File, io};
 /// Zeros written at a time where the storage has no call for it: large enough to be few calls, small
 /// enough for the first-level cache.
 const ZEROS: &[u8] = &[0; 32 * 1024];
+
+/// Length, and alignment, of the hole that tells whether holes can be punched: a multiple of every block size.
+const PROBE: u64 = 64 * 1024;
 
 /// A file or block device.
 #[derive(Debug)]
@@ -114,6 +118,28 @@ impl Backing for FileBacking {
         self.can_zero
             .run(|| self.allocate(FallocateFlags::ZERO_RANGE, offset, len))
             .unwrap_or_else(|| self.write_zeros(offset, len))
+    }
+
+    fn zero_range_fast(&self, offset: u64, len: u64) -> io::Result<()> {
+        self.can_zero
+            .run(|| self.allocate(FallocateFlags::ZERO_RANGE, offset, len))
+            .ok_or_else(|| io::Error::from(io::ErrorKind::Unsupported))?
+    }
+
+    /// A hole is punched behind the end of the file, where there is nothing. A block device has no such place,
+    /// and whether it zeroes fast or slowly it does not tell.
+    fn can_punch(&self) -> bool {
+        let regular = rustix::fs::fstat(&self.fd)
+            .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile);
+        let behind = self.len().map(|len| len.next_multiple_of(PROBE));
+        regular && behind.is_ok_and(|behind| self.punch(behind, PROBE).is_ok())
+    }
+
+    fn prefetch(&self, offset: u64, len: u64) {
+        if let Some(len) = NonZeroU64::new(len) {
+            // Advice that cannot be taken harms nobody.
+            let _ = rustix::fs::fadvise(&self.fd, offset, Some(len), Advice::WillNeed);
+        }
     }
 
     fn next_data(&self, offset: u64) -> io::Result<Option<u64>> {

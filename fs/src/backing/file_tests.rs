@@ -90,3 +90,36 @@ fn errors_of_the_kernel_come_through() {
     assert_eq!(backing.write_at(0, &[1]).unwrap_err().raw_os_error(), Some(9), "EBADF");
     assert_eq!(backing.punch(0, 512).unwrap_err().raw_os_error(), Some(9), "EBADF");
 }
+
+#[test]
+fn the_probe_for_holes_changes_nothing_and_tells_the_truth() {
+    let backing = file(100 * KIB + 1);
+    backing.write_at(0, &vec![3; 100 * 1024 + 1]).unwrap();
+    let can = backing.can_punch();
+    assert_eq!(backing.len().unwrap(), 100 * KIB + 1);
+    assert_eq!(content(&backing, 0, 100 * 1024 + 1), vec![3; 100 * 1024 + 1]);
+    assert_eq!(backing.punch(0, 4096).is_ok(), can);
+    backing.can_punch.missing.store(true, Ordering::Relaxed);
+    assert!(!backing.can_punch());
+}
+
+#[test]
+fn zeros_that_would_be_written_one_by_one_are_refused_when_speed_is_asked_for() {
+    let backing = file(64 * KIB);
+    backing.write_at(0, &[4; 65536]).unwrap();
+    backing.can_zero.missing.store(true, Ordering::Relaxed);
+    let refused = backing.zero_range_fast(0, 4096).unwrap_err();
+    assert_eq!(refused.kind(), io::ErrorKind::Unsupported);
+    assert_eq!(content(&backing, 0, 4096), [4; 4096]);
+}
+
+#[test]
+fn advice_changes_nothing() {
+    let backing = file(64 * KIB);
+    backing.write_at(0, &[5; 65536]).unwrap();
+    for (offset, len) in [(0, 64 * KIB), (1, 1), (0, 0), (u64::MAX, u64::MAX)] {
+        backing.prefetch(offset, len);
+    }
+    assert_eq!(content(&backing, 0, 65536), [5; 65536]);
+    assert_eq!(backing.len().unwrap(), 64 * KIB);
+}

@@ -40,6 +40,13 @@ pub(super) fn find(
     Ok(found)
 }
 
+/// The extent at the start of `range`, which must not be empty. What follows may be of the same kind: this asks
+/// the storage once or twice and allocates nothing.
+pub(super) fn first(backing: &dyn Backing, range: Range<u64>) -> io::Result<Extent> {
+    let (end, zero) = next(backing, range.start / SECTOR * SECTOR)?;
+    Ok(Extent { len: end.min(range.end) - range.start, zero })
+}
+
 /// The end, a multiple of 512 after `at`, up to which everything is zero, or may be data.
 fn next(backing: &dyn Backing, at: u64) -> io::Result<(u64, bool)> {
     let Some(data) = backing.next_data(at)? else { return Ok((u64::MAX, true)) };
@@ -80,6 +87,16 @@ mod tests {
         assert_eq!(extents(&backing, 0..64 * KIB, 2), all[..2]);
         assert_eq!(extents(&backing, 0..64 * KIB, 0), []);
         assert_eq!(extents(&backing, 64 * KIB..64 * KIB, 9), []);
+    }
+
+    #[test]
+    fn the_first_extent_is_that_of_the_list() {
+        let backing = striped();
+        for at in [0, 1, 4095, 4096, 5000, 8192, 32 * KIB, 32 * KIB + 511, 64 * KIB - 1] {
+            let whole = find(&backing, at..64 * KIB, 1).unwrap();
+            assert_eq!(first(&backing, at..64 * KIB).unwrap(), whole[0], "at {at}");
+        }
+        assert_eq!(first(&backing, 0..100).unwrap(), Extent { len: 100, zero: true });
     }
 
     #[test]

@@ -109,8 +109,33 @@ pub struct VmInfo {
     pub vmd_pid: Option<u32>,
     /// How often its vmd had to be started again since hostd started.
     pub vmd_restarts: u32,
+    /// Its network port, when it has one.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub tls: Option<TlsInfo>,
     /// Its disks.
     pub disks: Vec<DiskInfo>,
+}
+
+/// The network port of a VM: all its attached disks, under TLS.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct TlsInfo {
+    /// Address and port that clients connect to, for example `192.0.2.1:10810`.
+    pub address: String,
+    /// It is open now; a VM that does not run has it closed.
+    pub open: bool,
+    /// Connections now, for all disks together.
+    pub clients: u32,
+}
+
+/// `POST /v1/vms/{vm}/tls`: give a VM a network port, or take it away.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SetTls {
+    /// Whether it has one. Saying so again reads certificates and key anew.
+    pub on: bool,
+    /// Which port, within the range of the configuration; kept, or chosen, when absent.
+    #[serde(default)]
+    pub port: Option<u16>,
 }
 
 /// State of a VM on this host.

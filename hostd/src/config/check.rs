@@ -2,7 +2,7 @@
 //!
 //! Owns the rules; reads nothing but `/etc/group`. One function a topic, each returns the first fault found.
 
-use super::{Config, ConfigError, DangerZone};
+use super::{Config, ConfigError, DangerZone, Tls};
 use std::path::Path;
 
 /// Bounds of the key arena in KiB: below, a handful of keys fill it; above, it is surely a mistake.
@@ -10,6 +10,15 @@ const KEY_MEMORY_KIB: std::ops::RangeInclusive<usize> = 64..=1_048_576;
 
 /// Most connections for one disk; each costs vmd a thread and buffers.
 const DISK_CONNECTIONS: std::ops::RangeInclusive<u32> = 1..=1024;
+
+/// Most connections to one VM's network port; each costs vmd a thread and buffers.
+const TLS_CONNECTIONS: std::ops::RangeInclusive<u32> = 1..=4096;
+
+/// Most clients of network ports: with names of usual length their list fits into one message to a vmd.
+const TLS_CLIENTS: usize = 256;
+
+/// Longest name of a client: that of a DNS name (RFC 1035 section 2.3.4).
+const TLS_NAME: usize = 255;
 
 /// Bounds of connections to the control socket; each costs memory of the daemon.
 const CONTROL_CONNECTIONS: std::ops::RangeInclusive<usize> = 1..=4096;
@@ -24,6 +33,7 @@ pub(super) fn check(config: &Config, file: &Path) -> Result<(), ConfigError> {
         .or_else(|| datastores(config))
         .or_else(|| passphrase(config))
         .or_else(|| groups(config))
+        .or_else(|| tls(&config.tls))
         .or_else(|| limits(config))
         .or_else(|| danger(&config.danger_zone));
     match found {
@@ -103,6 +113,38 @@ fn passphrase(config: &Config) -> Option<Problem> {
     }
 }
 
+fn tls(tls: &Tls) -> Option<Problem> {
+    let named = [
+        ("tls.certificate", &tls.certificate),
+        ("tls.key", &tls.key),
+        ("tls.client_ca", &tls.client_ca),
+    ];
+    let wanted = named.iter().any(|(_, path)| path.is_some()) || !tls.client.is_empty();
+    for (key, path) in named {
+        match path {
+            None if wanted => {
+                return problem(key, "it is not set, but other settings of [tls] are", "set it");
+            }
+            Some(path) if !path.is_absolute() => {
+                let reason = format!("{} is relative", path.display());
+                return problem(key, reason, "write the whole path");
+            }
+            _ => {}
+        }
+    }
+    if tls.client.len() > TLS_CLIENTS {
+        let reason = format!("there are {}, the limit is {TLS_CLIENTS}", tls.client.len());
+        return problem("tls.client", reason, "give hosts of one kind one name in common");
+    }
+    let wrong = |name: &str| name.is_empty() || name.len() > TLS_NAME || !name.is_ascii();
+    let client = tls.client.iter().find(|client| wrong(&client.name))?;
+    problem(
+        "tls.client",
+        format!("{:?} can be no name in a certificate", client.name),
+        "write a DNS name or a URI as it is in the certificate of the client",
+    )
+}
+
 fn groups(config: &Config) -> Option<Problem> {
     let named =
         [("socket.group", &config.socket.group), ("socket.disk_group", &config.socket.disk_group)];
@@ -124,6 +166,11 @@ fn limits(config: &Config) -> Option<Problem> {
             "limits.disk_connections",
             DISK_CONNECTIONS.contains(&l.disk_connections),
             format!("{DISK_CONNECTIONS:?}"),
+        ),
+        (
+            "limits.tls_connections",
+            TLS_CONNECTIONS.contains(&l.tls_connections),
+            format!("{TLS_CONNECTIONS:?}"),
         ),
         (
             "limits.control_connections",

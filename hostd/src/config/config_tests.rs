@@ -4,6 +4,8 @@ use super::*;
 
 const STORE: &str = "[[datastore]]\nname = \"local\"\npath = \"/srv/coffer\"\n";
 
+const TLS: &str = "[tls]\ncertificate = \"/c\"\nkey = \"/k\"\nclient_ca = \"/a\"\n";
+
 fn parse(text: &str) -> Result<Config, ConfigError> {
     Config::parse(text, Path::new("/etc/coffer/test.toml"))
 }
@@ -48,6 +50,13 @@ fn the_sample_names_every_key() {
         "key_idle_seconds",
         "vms",
         "disk_connections",
+        "tls_connections",
+        "listen",
+        "ports",
+        "certificate",
+        "key",
+        "client_ca",
+        "disks",
         "control_connections",
         "enabled",
         "allow_unconfined_vmd",
@@ -69,6 +78,14 @@ fn examples_of_the_sample_are_valid() {
             "file" | "credential" | "passphrase_file" => {
                 format!("{STORE}[provider.native]\n{setting}\n")
             }
+            "certificate" | "key" | "client_ca" => {
+                let files =
+                    ["certificate", "key", "client_ca"].map(|k| format!("{k} = \"/x/{k}\""));
+                let others: Vec<_> = files.iter().filter(|l| !l.starts_with(name)).collect();
+                format!("{STORE}[tls]\n{setting}\n{}\n{}\n", others[0], others[1])
+            }
+            "name" => format!("{STORE}{TLS}[[tls.client]]\n{setting}\ndisks = []\n"),
+            "disks" => format!("{STORE}{TLS}[[tls.client]]\nname = \"a\"\n{setting}\n"),
             // Group names may be absent on the machine of the test; only the key is checked.
             "group" | "disk_group" => format!("{STORE}[socket]\n{name} = 0\n"),
             other => panic!("the sample has an example of {other}, which this test does not know"),
@@ -108,6 +125,10 @@ fn faults_name_file_key_reason_and_remedy() {
             "provider.native: more than one",
             "keep one",
         ),
+        ("[tls]\nkey = \"/k\"\n", "tls.certificate: it is not set", "set it"),
+        ("[tls]\ncertificate = \"c\"\n", "tls.certificate: c is relative", "whole path"),
+        ("[tls]\nports = \"9-5\"\n", "line 2, ports: \"9-5\" is no range", "sample-config"),
+        ("[limits]\ntls_connections = 0\n", "limits.tls_connections", "choose one of"),
         ("[provider.kmip]\n", "unknown field", "sample-config"),
     ];
     for (text, reason, remedy) in cases {
@@ -130,6 +151,27 @@ fn datastores_must_not_overlap() {
         let text = format!("{STORE}[[datastore]]\nname = {name:?}\npath = {path:?}\n");
         let message = parse(&text).unwrap_err().to_string();
         assert!(message.contains(reason), "{message}");
+    }
+}
+
+#[test]
+fn clients_of_a_vm_are_those_with_disks_of_it() {
+    let client = |name: &str, disks: &str| {
+        format!("{STORE}{TLS}[[tls.client]]\nname = {name:?}\ndisks = [{disks}]\n")
+    };
+    let text = client("host-2", r#""web01/*", "db/data""#);
+    let tls =
+        parse(&format!("{text}[[tls.client]]\nname = \"b\"\ndisks = [\"*/root\"]\n")).unwrap().tls;
+    let of = |vm: &str| {
+        let clients = tls.clients_of(&vm.parse().unwrap());
+        clients.iter().map(|c| format!("{}:{}", c.name, c.disks.join(","))).collect::<Vec<_>>()
+    };
+    assert_eq!(of("web01"), ["host-2:*", "b:root"]);
+    assert_eq!(of("db"), ["host-2:data", "b:root"]);
+    assert_eq!(of("other"), ["b:root"]);
+    for (name, disks) in [("a", "\"web01\""), ("a", "\"-x/y\""), ("", ""), ("a\u{e9}", "")] {
+        let message = parse(&client(name, disks)).unwrap_err().to_string();
+        assert!(message.contains("disks") || message.contains("certificate"), "{message}");
     }
 }
 

@@ -5,8 +5,10 @@
 //! [`ConfigError`] that names file, key, reason and remedy.
 
 mod check;
+mod tls;
 mod values;
 
+pub use tls::{DiskPattern, PortRange, Tls, TlsClient};
 pub use values::{FileMode, Group};
 
 use serde::Deserialize;
@@ -48,6 +50,7 @@ pub struct Config {
     pub socket: Socket,
     pub datastore: Vec<DatastoreConfig>,
     pub provider: Providers,
+    pub tls: Tls,
     pub limits: Limits,
     pub danger_zone: DangerZone,
 }
@@ -110,6 +113,7 @@ pub struct Limits {
     pub key_idle_seconds: u64,
     pub vms: usize,
     pub disk_connections: u32,
+    pub tls_connections: u32,
     pub control_connections: usize,
 }
 
@@ -133,6 +137,7 @@ impl Default for Config {
             socket: Socket::default(),
             datastore: Vec::new(),
             provider: Providers::default(),
+            tls: Tls::default(),
             limits: Limits::default(),
             danger_zone: DangerZone::default(),
         }
@@ -152,6 +157,7 @@ impl Default for Limits {
             key_idle_seconds: 300,
             vms: 10_000,
             disk_connections: 16,
+            tls_connections: 64,
             control_connections: 64,
         }
     }

@@ -13,7 +13,7 @@ use axum::{Json, Router};
 use hostd_api::error::ApiError;
 use hostd_api::types::{
     AttachDisk, ConfirmBackup, CreateDisk, CreateVm, DiskInfo, Force, HostStatus, KeyBackup,
-    KeyStatus, RegisterVm, ResizeDisk, RotateKeys, RotateReport, VmInfo,
+    KeyStatus, RegisterVm, ResizeDisk, RotateKeys, RotateReport, SetTls, VmInfo,
 };
 use std::sync::Arc;
 use utoipa::OpenApi;
@@ -35,6 +35,7 @@ type OfDisk = Names<(String, String)>;
         umount_vm,
         lock_vm,
         unlock_vm,
+        set_tls,
         list_disks,
         create_disk,
         show_disk,
@@ -63,6 +64,7 @@ pub(super) fn all() -> Router<Arc<Host>> {
         .route("/v1/vms/{vm}/umount", post(umount_vm))
         .route("/v1/vms/{vm}/lock", post(lock_vm))
         .route("/v1/vms/{vm}/unlock", post(unlock_vm))
+        .route("/v1/vms/{vm}/tls", post(set_tls))
         .route("/v1/vms/{vm}/disks", get(list_disks).post(create_disk))
         .route("/v1/vms/{vm}/disks/{disk}", get(show_disk).delete(delete_disk))
         .route("/v1/vms/{vm}/disks/{disk}/attach", post(attach_disk))
@@ -152,6 +154,13 @@ async fn lock_vm(call: Call, Names(vm): Names<String>, Body(how): Body<Force>) -
     responses((status = 200, body = VmInfo), (status = "default", body = ApiError)))]
 async fn unlock_vm(call: Call, Names(vm): Names<String>) -> Answer<VmInfo> {
     call.run("vm-unlock", vm.clone(), move |host| host.unlock_vm(&vm)).await
+}
+
+/// Give a VM a network port, or take it away.
+#[utoipa::path(post, path = "/v1/vms/{vm}/tls", tag = "vm", params(("vm" = String, Path)), request_body = SetTls,
+    responses((status = 200, body = VmInfo), (status = "default", body = ApiError)))]
+async fn set_tls(call: Call, Names(vm): Names<String>, Body(how): Body<SetTls>) -> Answer<VmInfo> {
+    call.run("vm-tls", vm.clone(), move |host| host.set_tls(&vm, &how)).await
 }
 
 /// Disks of a VM.

@@ -4,7 +4,7 @@
 //! answer), or clear it because nobody listens. Runs at start, before the control socket answers, and again when a
 //! datastore comes back.
 
-use super::{Process, Served, Service, Vmd, start};
+use super::{Port, Process, Served, Service, Vmd, start};
 use crate::fault::Fault;
 use crate::host::Host;
 use crate::mounts;
@@ -152,13 +152,14 @@ impl Host {
         report: Report,
         fds: Vec<OwnedFd>,
     ) -> Result<Service, String> {
-        let (expected, got) = (report.disks.len() + 1, fds.len());
+        let tls = usize::from(report.tls.is_some());
+        let (expected, got) = (report.disks.len() + 1 + tls, fds.len());
         let mut fds = fds.into_iter();
         let (Some(lock), true) = (fds.next(), expected == got) else {
             return Err(format!("it gave {got} descriptors, not {expected}"));
         };
         let mut disks = BTreeMap::new();
-        for (disk, listener) in report.disks.into_iter().zip(fds) {
+        for (disk, listener) in report.disks.into_iter().zip(fds.by_ref()) {
             let name: Name = disk.disk.parse().map_err(|e| format!("its disk: {e}"))?;
             let served =
                 Served { id: disk.id, read_only: disk.read_only, socket: disk.socket, listener };
@@ -173,10 +174,14 @@ impl Host {
             leases: BTreeMap::new(),
             disks,
             home: report.home,
+            tls: report
+                .tls
+                .and_then(|tls| Some(Port { address: tls.address, listener: fds.next()? })),
             process: Process::Up(vmd),
             ends: Vec::new(),
         };
         self.lease_again(vm, inner, &mut service);
+        self.settle_tls(vm, &mut service);
         Ok(service)
     }
 

@@ -7,6 +7,7 @@
 mod adopt;
 mod serve;
 mod start;
+mod tls;
 mod vmd;
 mod watch;
 
@@ -22,6 +23,7 @@ use cryptfs::name::Name;
 use crypto::KeyId;
 use hostd_api::error::ErrorCode;
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -43,6 +45,8 @@ pub struct Service {
     pub disks: BTreeMap<Name, Served>,
     /// Where the home is mounted, when it is.
     pub home: Option<PathBuf>,
+    /// Its network port, when it is open.
+    tls: Option<Port>,
     /// Its vmd.
     process: Process,
     /// When its vmd ended unexpectedly, as far back as it matters.
@@ -58,6 +62,23 @@ enum Process {
     Restarting,
     /// It ended too often. The sockets stay until disks are detached and the home is unmounted.
     Failed,
+}
+
+/// An open network port.
+#[derive(Debug)]
+struct Port {
+    address: SocketAddr,
+    /// The listening socket, which outlives the vmd.
+    listener: OwnedFd,
+}
+
+/// What a vmd says of its clients.
+#[derive(Debug, Default)]
+pub struct Clients {
+    /// Of each disk, by whatever way.
+    pub disks: BTreeMap<Name, u32>,
+    /// Of the network port.
+    pub tls: u32,
 }
 
 /// A disk that is served.
@@ -95,18 +116,27 @@ impl Service {
         self.disks.is_empty() && self.home.is_none()
     }
 
-    /// Clients of each disk now; empty when the vmd does not answer.
-    pub fn clients(&mut self) -> BTreeMap<Name, u32> {
-        let Process::Up(vmd) = &mut self.process else { return BTreeMap::new() };
+    /// Address of its network port, when it is open.
+    #[must_use]
+    pub fn tls_address(&self) -> Option<SocketAddr> {
+        self.tls.as_ref().map(|port| port.address)
+    }
+
+    /// Clients now; none when the vmd does not answer.
+    pub fn clients(&mut self) -> Clients {
+        let Process::Up(vmd) = &mut self.process else { return Clients::default() };
         let report = match vmd.status() {
             Ok(report) => report,
             Err(e) => {
                 tracing::debug!("no status: {e}");
-                return BTreeMap::new();
+                return Clients::default();
             }
         };
         let counts = report.disks.into_iter();
-        counts.filter_map(|d| Some((d.disk.parse().ok()?, d.clients))).collect()
+        Clients {
+            disks: counts.filter_map(|d| Some((d.disk.parse().ok()?, d.clients))).collect(),
+            tls: report.tls.map_or(0, |tls| tls.clients),
+        }
     }
 
     /// Keeps a KEK for as long as the VM runs.

@@ -28,8 +28,9 @@ impl Host {
         let service = match inner.service.take() {
             Some(service) => service,
             None => {
-                let service = self.start(vm)?;
+                let mut service = self.start(vm)?;
                 self.calm(vm.name.as_str());
+                self.settle_tls(vm, &mut service);
                 service
             }
         };
@@ -56,6 +57,7 @@ impl Host {
             leases: Default::default(),
             disks: Default::default(),
             home: None,
+            tls: None,
             process,
             ends: Vec::new(),
         })

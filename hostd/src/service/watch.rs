@@ -135,6 +135,7 @@ impl Host {
             }
         }
         self.serve_again(vm, inner, &mut service);
+        self.settle_tls(vm, &mut service);
         tracing::info!("vmd of VM {} runs again", vm.name);
         if service.is_idle() {
             start::stop(service);

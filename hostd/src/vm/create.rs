@@ -81,9 +81,11 @@ impl Host {
         inner.access = Access::Deleted;
         self.inventory.remove(&vm.name);
         drop(lock);
-        for forgotten in
-            [files::sync_folder(parent), self.state.set_registered(vm.folder.path(), false)]
-        {
+        for forgotten in [
+            files::sync_folder(parent),
+            self.state.set_registered(vm.folder.path(), false),
+            self.state.set_tls_port(vm.id, None),
+        ] {
             if let Err(e) = forgotten {
                 tracing::warn!("after the deletion of VM {}: {e}", vm.name);
             }

@@ -77,7 +77,8 @@ impl Host {
         let safe = Sealed::<Safe>::read(&vm.folder.safe());
         let safe_keys = safe.as_ref().map(keys_of).unwrap_or_default();
         let clients = inner.service.as_mut().map(Service::clients).unwrap_or_default();
-        let disks = disks_of(vm, inner.service.as_ref(), &clients);
+        let disks = disks_of(vm, inner.service.as_ref(), &clients.disks);
+        let open = inner.service.as_ref().and_then(Service::tls_address);
         let used = disks.iter().flat_map(|d| &d.key_ids).filter_map(|id| id.parse().ok());
         vm.set_keys(used.chain(safe_keys.iter().cloned()).collect());
         let broken = safe.as_ref().err().and_then(|e| seal_reason(e, true));
@@ -93,6 +94,7 @@ impl Host {
             home: inner.service.as_ref().and_then(|s| s.home.clone()),
             vmd_pid: inner.service.as_ref().and_then(Service::pid),
             vmd_restarts: inner.restarts,
+            tls: self.tls_info(vm, open, clients.tls),
             disks,
         };
         vm.set_last(&info);

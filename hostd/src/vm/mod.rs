@@ -11,6 +11,7 @@ mod lock;
 mod open;
 mod rotate;
 mod serve;
+mod tls;
 
 pub(crate) use disk::open_payload;
 pub use open::Opened;

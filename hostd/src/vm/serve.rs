@@ -160,7 +160,7 @@ const GRACE_STEP: Duration = Duration::from_millis(10);
 fn no_clients(vm: &Vm, service: &mut Service, only: Option<&Name>) -> Result<(), Fault> {
     let end = Instant::now() + GRACE;
     loop {
-        let mut counts = service.clients().into_iter();
+        let mut counts = service.clients().disks.into_iter();
         let busy = counts.find(|(name, count)| *count > 0 && only.is_none_or(|only| only == name));
         let Some((disk, count)) = busy else { return Ok(()) };
         if Instant::now() >= end {

@@ -7,14 +7,18 @@
 use crate::nbd::connection::Limits;
 use crate::nbd::export::Export;
 use crate::nbd::server::Server;
+use crate::nbd::tls_access::Access;
+use crate::nbd::tls_port::{Directory, Port, Settings};
+use crate::nbd::tls_settings::{PemFiles, server_config};
 use crate::refusal::Refusal;
 use cryptfs::backing::FileBacking;
 use cryptfs::name::Name;
 use cryptfs::volume::{Geometry, Volume, VolumeError};
 use crypto::{Arena, KeySheet, Unit};
 use hostd_api::error::ErrorCode;
-use hostd_api::link::{Attach, MAX_DISKS, ServedDisk};
+use hostd_api::link::{Attach, MAX_DISKS, ServeTls, ServedDisk, ServedTls};
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
@@ -39,6 +43,14 @@ pub struct AttachFds {
 #[derive(Default)]
 pub struct Exports {
     served: BTreeMap<Name, Served>,
+    /// The same disks, for the TLS port.
+    directory: Directory,
+    port: Option<OpenPort>,
+}
+
+struct OpenPort {
+    address: SocketAddr,
+    port: Port,
 }
 
 struct Served {
@@ -75,6 +87,7 @@ impl Exports {
             .map_err(|e| Refusal::invalid(format!("cannot serve disk {name}: {e}")))?;
         tracing::info!(disk = %name, size = attach.size, read_only = attach.read_only, "serving");
         let (id, socket) = (attach.id, attach.socket);
+        self.directory.insert(&server);
         self.served.insert(name, Served { id, socket, server });
         Ok(())
     }
@@ -91,6 +104,7 @@ impl Exports {
             return Err(Refusal::new(ErrorCode::NotFound, message, "see which disks are attached"));
         };
         let Served { id, socket, server } = served;
+        self.directory.remove(name.as_str());
         match server.stop(grace) {
             Ok(export) => {
                 let closed = close(&name, export);
@@ -110,15 +124,72 @@ impl Exports {
     pub fn drain(&mut self, limit: Duration) -> Vec<Refusal> {
         let deadline = Instant::now() + limit;
         let names: Vec<String> = self.served.keys().map(ToString::to_string).collect();
+        // The port stays until its clients have been answered; it lets nobody in that finds no disk.
         // All are told before the first is waited for, so that no client starts anew elsewhere.
         self.served.values().for_each(|served| served.server.export().begin_stopping());
-        names
+        let refusals = names
             .iter()
             .filter_map(|name| {
                 let left = deadline.saturating_duration_since(Instant::now());
                 self.detach(name, left).err()
             })
-            .collect()
+            .collect();
+        if let Some(open) = self.port.take() {
+            open.port.stop(Duration::ZERO);
+        }
+        refusals
+    }
+
+    /// Opens the TLS port of the VM, or gives the open one new settings.
+    ///
+    /// # Errors
+    /// Names the file that is of no use, or what failed; nothing is changed then.
+    pub fn open_port(
+        &mut self,
+        vm: &str,
+        serve: ServeTls,
+        listener: OwnedFd,
+        files: PemFiles,
+        limits: Limits,
+    ) -> Result<(), Refusal> {
+        let tls = server_config(files).map_err(|e| {
+            let remedy = "see [tls] in the configuration of hostd";
+            Refusal::new(ErrorCode::InvalidArgument, format!("no TLS for VM {vm}: {e}"), remedy)
+        })?;
+        let settings = Settings { tls, access: Access::new(serve.clients) };
+        if let Some(open) = &mut self.port {
+            open.port.replace(settings);
+            return Ok(());
+        }
+        let limits = Limits { max_connections: serve.max_connections, ..limits };
+        let port = Port::start(vm, listener, settings, self.directory.clone(), limits)
+            .map_err(|e| Refusal::invalid(format!("cannot serve the TLS port: {e}")))?;
+        tracing::info!(address = %serve.address, "serving all disks under TLS");
+        self.port = Some(OpenPort { address: serve.address, port });
+        Ok(())
+    }
+
+    /// Closes the TLS port; its clients are gone afterwards.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn close_port(&mut self, grace: Duration) -> Result<(), Refusal> {
+        let open = self.port.take().ok_or_else(|| Refusal::wrong_state("no TLS port is open"))?;
+        open.port.stop(grace);
+        Ok(())
+    }
+
+    /// The TLS port, when it is open.
+    pub fn report_port(&self) -> Option<ServedTls> {
+        self.port.as_ref().map(|open| ServedTls {
+            address: open.address,
+            clients: u32::try_from(open.port.clients()).unwrap_or(u32::MAX),
+        })
+    }
+
+    /// The listening socket of the TLS port.
+    pub fn port_listener(&self) -> Option<BorrowedFd<'_>> {
+        self.port.as_ref().map(|open| open.port.listener())
     }
 
     /// What is served, in the order of names.

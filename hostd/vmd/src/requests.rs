@@ -9,10 +9,13 @@ use crate::confine::root::Root;
 use crate::exports::{AttachFds, Exports, GRACE};
 use crate::home::{HomeFds, ServedHome};
 use crate::nbd::connection::Limits;
+use crate::nbd::tls_settings::PemFiles;
 use crate::refusal::Refusal;
 use crypto::{Arena, Engine};
 use hostd_api::error::ErrorCode;
-use hostd_api::link::{Attach, LINK_VERSION, MAX_FDS, Report, Request, Response, ServeHome, Setup};
+use hostd_api::link::{
+    Attach, LINK_VERSION, MAX_FDS, Report, Request, Response, ServeHome, ServeTls, Setup,
+};
 use rustix::fs::FileType;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
@@ -85,6 +88,7 @@ impl Vmd {
             Request::Setup(setup) => self.set_up(setup, exactly(fds)?),
             Request::Attach(attach) => self.attach(attach, exactly(fds)?),
             Request::ServeHome(serve) => self.serve_home(serve, exactly(fds)?),
+            Request::ServeTls(serve) => self.serve_tls(serve, exactly(fds)?),
             other => {
                 let [] = exactly(fds)?;
                 self.perform_plain(other)
@@ -97,6 +101,7 @@ impl Vmd {
         match request {
             Request::Detach { disk } => self.exports.detach(&disk, GRACE).map(|()| Response::Ok),
             Request::StopHome => self.stop_home(),
+            Request::StopTls => self.exports.close_port(GRACE).map(|()| Response::Ok),
             Request::Adopt => self.vm().map(|_| Response::Report(self.report())),
             Request::Stop => {
                 self.shut_down();
@@ -153,6 +158,14 @@ impl Vmd {
         Ok(Response::Ok)
     }
 
+    fn serve_tls(&mut self, serve: ServeTls, fds: [OwnedFd; 4]) -> Result<Response, Refusal> {
+        let (name, limits) = self.vm().map(|vm| (vm.name.clone(), vm.limits))?;
+        let [listener, certificate, key, authorities] = fds;
+        let files = PemFiles { certificate, key, authorities };
+        self.exports.open_port(&name, serve, listener, files, limits)?;
+        Ok(Response::Ok)
+    }
+
     fn stop_home(&mut self) -> Result<Response, Refusal> {
         let home = self.home.take().ok_or_else(|| Refusal::wrong_state("no home is served"))?;
         match home.stop() {
@@ -173,6 +186,7 @@ impl Vmd {
             confinement: self.vm.as_ref().map(|vm| vm.confinement.clone()).unwrap_or_default(),
             engine: Engine::default().as_str().to_owned(),
             disks: self.exports.report(),
+            tls: self.exports.report_port(),
             home: self.home.as_ref().and_then(|home| home.mountpoint()).map(Into::into),
         }
     }
@@ -181,6 +195,7 @@ impl Vmd {
         let mut fds = Vec::with_capacity(MAX_FDS);
         fds.extend(self.vm.as_ref().map(|vm| vm.lock.as_fd()));
         fds.extend(self.exports.listeners());
+        fds.extend(self.exports.port_listener());
         fds
     }
 

@@ -5,7 +5,7 @@
 use hostd_api::client::{Client, ClientError};
 use hostd_api::types::{
     AttachDisk, ConfirmBackup, CreateDisk, CreateVm, DiskInfo, Force, HostStatus, KeyBackup,
-    KeyStatus, RegisterVm, ResizeDisk, RotateKeys, RotateReport, VmInfo,
+    KeyStatus, RegisterVm, ResizeDisk, RotateKeys, RotateReport, SetTls, VmInfo,
 };
 use serde::de::IgnoredAny;
 use std::path::Path;
@@ -60,6 +60,10 @@ impl Api {
 
     pub(crate) fn unlock(&self, vm: &str) -> Answer<VmInfo> {
         self.0.post(&(vm_path(vm) + "/unlock"), &Nothing {})
+    }
+
+    pub(crate) fn set_tls(&self, vm: &str, body: &SetTls) -> Answer<VmInfo> {
+        self.0.post(&(vm_path(vm) + "/tls"), body)
     }
 
     pub(crate) fn delete_vm(&self, vm: &str) -> Answer<()> {

@@ -11,6 +11,7 @@ pub use rights::{SO_PASSRIGHTS, refuse_descriptors};
 pub use socket::{Link, LinkError, PeerCred, accept, listen};
 
 use serde::{Deserialize, Serialize};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use uuid::Uuid;
 
@@ -30,9 +31,9 @@ pub const MAX_MESSAGE: usize = 64 * 1024;
 /// Most disks that one vmd serves: an adoption passes all their listening sockets in one message.
 pub const MAX_DISKS: usize = 64;
 
-/// Largest number of descriptors with one message: the lock and one listening socket a disk at an adoption.
-/// The kernel's own limit is 253 (unix(7), `SCM_MAX_FD`).
-pub const MAX_FDS: usize = 1 + MAX_DISKS;
+/// Largest number of descriptors with one message: the lock, one listening socket a disk and that of the TLS port
+/// at an adoption. The kernel's own limit is 253 (unix(7), `SCM_MAX_FD`).
+pub const MAX_FDS: usize = 2 + MAX_DISKS;
 
 /// What hostd asks of a vmd. Descriptors travel beside it, in the order given at each variant.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -51,6 +52,12 @@ pub enum Request {
         /// Name of the disk.
         disk: String,
     },
+    /// Serve all disks of the VM on a network socket under TLS; when it is served already, take the new settings
+    /// for clients that come from now on, and keep the old socket. Descriptors: listening TCP socket, and the PEM
+    /// files of certificate chain, private key and client authorities, opened for reading.
+    ServeTls(ServeTls),
+    /// Close the network socket, after what its clients have asked for was answered.
+    StopTls,
     /// Serve the home. Descriptors: /dev/fuse already mounted, key sheet with the home key. The vmd opens the
     /// folder `home` of its VM folder itself.
     ServeHome(ServeHome),
@@ -59,7 +66,7 @@ pub enum Request {
     /// What is served, and how busy it is.
     Status,
     /// Give back copies of the descriptors that the next hostd needs. Answer: the lock file, then one
-    /// listening socket a disk in the order of `Report::disks`.
+    /// listening socket a disk in the order of `Report::disks`, then that of the TLS port when `Report::tls` is set.
     Adopt,
     /// Drain and exit.
     Stop,
@@ -97,6 +104,28 @@ pub struct Attach {
     pub read_only: bool,
     /// Path of the NBD socket, for messages only.
     pub socket: PathBuf,
+}
+
+/// A network socket to serve.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ServeTls {
+    /// Address of the socket, for messages and for the next hostd.
+    pub address: SocketAddr,
+    /// Who may open what; nobody else may open anything.
+    pub clients: Vec<TlsClient>,
+    /// Most connections at one time, for all disks together.
+    pub max_connections: u32,
+}
+
+/// A client of the TLS port.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TlsClient {
+    /// A subject alternative name (DNS or URI) of its certificate.
+    pub name: String,
+    /// Names of disks, or `*` for all.
+    pub disks: Vec<String>,
 }
 
 /// A home to serve.
@@ -140,6 +169,19 @@ pub struct Report {
     pub disks: Vec<ServedDisk>,
     /// Where the home is mounted, when it is served.
     pub home: Option<PathBuf>,
+    /// The TLS port, when it is served.
+    #[serde(default)]
+    pub tls: Option<ServedTls>,
+}
+
+/// The TLS port that a vmd serves.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ServedTls {
+    /// Address as told by hostd.
+    pub address: SocketAddr,
+    /// Connections now, in whatever phase.
+    pub clients: u32,
 }
 
 /// A disk that a vmd serves.

@@ -5,21 +5,19 @@
 //! outbox, and both meet the socket once per batch. A promise of durable data (FLUSH, FUA) is settled by one
 //! flush of the volume just before the batch leaves.
 
+use super::commands::Next;
 use super::export::Export;
 use super::handshake::{Negotiation, Verdict};
-use super::inbox::{Inbox, Received};
-use super::outbox::{Outbox, send_all};
-use super::proto::negotiation::greeting;
-use super::proto::transmission::{Action, REQUEST_LEN, Request};
-use super::proto::{Violation, WireError};
-use cryptfs::volume::VolumeError;
-use rustix::event::{PollFd, PollFlags, poll};
-use rustix::io::Errno;
-use rustix::net::sockopt::{Timeout, set_socket_timeout};
+use super::inbox::Inbox;
+use super::negotiate::Handshake;
+use super::outbox::Outbox;
+use super::proto::transmission::{EXTENDED_REQUEST_LEN, REQUEST_LEN, Request};
+use super::proto::{Framing, Terms, Violation};
+use super::transport::{Received, Transport};
+use rustix::net::sockopt::Timeout;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use thiserror::Error;
 
 /// A client that is silent for this long gives its buffers back to the host.
@@ -52,6 +50,12 @@ pub enum ConnectionError {
     /// The handshake took too long.
     #[error("no export was chosen within {0:?}")]
     HandshakeTimedOut(Duration),
+    /// The TLS handshake failed; there is no fallback.
+    #[error("the TLS handshake failed: {0}")]
+    Tls(#[source] io::Error),
+    /// The TLS handshake took too long.
+    #[error("the TLS handshake was not over in time")]
+    TlsTimedOut,
     /// The client vanished in the middle of a message.
     #[error("the client went away in the middle of a message")]
     Cut,
@@ -71,72 +75,55 @@ pub enum ConnectionError {
 /// # Errors
 /// Anything but an orderly end; the connection is then of no use and must be closed.
 pub fn serve(socket: &OwnedFd, export: &Export, limits: Limits) -> Result<(), ConnectionError> {
-    let mut connection =
-        Connection { socket, export, inbox: Inbox::default(), outbox: Outbox::default() };
-    if connection.negotiate(limits.handshake)? {
-        connection.transmit()?;
+    let mut handshake = Handshake::begin(Transport::Plain(socket), limits.handshake)?;
+    let verdict = handshake.run(&mut Negotiation::new(), |negotiation, input, out| {
+        negotiation.feed(input, &[export.offer()], out)
+    })?;
+    match verdict {
+        Verdict::Transmit(_, terms) => transmit(handshake, export, terms),
+        Verdict::More | Verdict::StartTls | Verdict::Close => {
+            handshake.transport.close();
+            Ok(())
+        }
     }
-    Ok(())
 }
 
-struct Connection<'a> {
-    socket: &'a OwnedFd,
-    export: &'a Export,
-    inbox: Inbox,
-    outbox: Outbox,
+/// The transmission phase of a client that has chosen `export`, and the leave-taking.
+pub(super) fn transmit(
+    handshake: Handshake<'_>,
+    export: &Export,
+    terms: Terms,
+) -> Result<(), ConnectionError> {
+    let Handshake { transport, inbox, .. } = handshake;
+    let outbox = Outbox::new(terms.framing);
+    let mut connection = Connection { transport, export, terms, inbox, outbox };
+    connection.set_timeout(Timeout::Recv, Some(IDLE_AFTER))?;
+    connection.set_timeout(Timeout::Send, None)?;
+    let outcome = connection.transmit();
+    connection.transport.close();
+    outcome
 }
 
-/// Whether to go on.
-#[derive(PartialEq, Eq)]
-enum Next {
-    Request,
-    Leave,
+/// A connection in the transmission phase.
+pub(super) struct Connection<'a> {
+    transport: Transport<'a>,
+    pub(super) export: &'a Export,
+    pub(super) terms: Terms,
+    pub(super) inbox: Inbox,
+    pub(super) outbox: Outbox,
 }
 
 impl Connection<'_> {
-    /// The handshake; true when the transmission phase has begun.
-    fn negotiate(&mut self, limit: Duration) -> Result<bool, ConnectionError> {
-        let deadline = Instant::now() + limit;
-        self.set_timeout(Timeout::Send, Some(limit))?;
-        self.say(&greeting())?;
-        let mut negotiation = Negotiation::new();
-        let mut answers = Vec::new();
-        loop {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return Err(ConnectionError::HandshakeTimedOut(limit));
-            }
-            self.set_timeout(Timeout::Recv, Some(left))?;
-            let need = self.inbox.unread().len() + 1;
-            self.inbox.make_room_for_header(need).map_err(ConnectionError::Memory)?;
-            match self.receive(need)? {
-                Received::Bytes => {}
-                Received::Closed => return Ok(false),
-                Received::Nothing => return Err(ConnectionError::HandshakeTimedOut(limit)),
-            }
-            let outcome = negotiation.feed(self.inbox.unread(), self.export.offer(), &mut answers);
-            self.say(&answers)?;
-            answers.clear();
-            let (used, verdict) = outcome?;
-            self.inbox.consume(used);
-            match verdict {
-                Verdict::More => {}
-                Verdict::Close => return Ok(false),
-                Verdict::Transmit => {
-                    self.set_timeout(Timeout::Recv, Some(IDLE_AFTER))?;
-                    self.set_timeout(Timeout::Send, None)?;
-                    return Ok(true);
-                }
-            }
-        }
-    }
-
     /// The transmission phase.
     fn transmit(&mut self) -> Result<(), ConnectionError> {
+        let header = match self.terms.framing {
+            Framing::Extended => EXTENDED_REQUEST_LEN,
+            Framing::Simple | Framing::Structured => REQUEST_LEN,
+        };
         loop {
-            while self.inbox.unread().len() < REQUEST_LEN {
-                self.inbox.make_room_for_header(REQUEST_LEN).map_err(ConnectionError::Memory)?;
-                if !self.fill(REQUEST_LEN)? {
+            while self.inbox.unread().len() < header {
+                self.inbox.make_room_for_header(header).map_err(ConnectionError::Memory)?;
+                if !self.fill(header)? {
                     return if self.inbox.unread().is_empty() {
                         Ok(())
                     } else {
@@ -144,12 +131,10 @@ impl Connection<'_> {
                     };
                 }
             }
-            let header = self.inbox.take(REQUEST_LEN).first_chunk().copied();
-            let request = Request::parse(&header.unwrap_or([0; REQUEST_LEN]));
-            // What was asked for before a violation is still answered.
-            let Ok(request) = request else {
-                self.send()?;
-                return Err(request.err().map_or(ConnectionError::Cut, Into::into));
+            let request = match Request::parse(self.inbox.take(header), self.terms.framing) {
+                Ok(request) => request,
+                // What was asked for before a violation is still answered.
+                Err(violation) => return self.send().and(Err(violation.into())),
             };
             if self.perform(&request)? == Next::Leave {
                 return self.send();
@@ -160,96 +145,21 @@ impl Connection<'_> {
         }
     }
 
-    /// Carries out one request and puts its reply into the outbox.
-    fn perform(&mut self, request: &Request) -> Result<Next, ConnectionError> {
-        let action = match request.check(self.export.shape()) {
-            Ok(action) => action,
-            Err(error) => {
-                self.discard(request.payload())?;
-                self.answer(request.cookie, Some(error))?;
-                return Ok(Next::Request);
-            }
-        };
-        let volume = self.export.volume();
-        let (offset, length) = (request.offset, u64::from(request.length));
-        match action {
-            Action::Disconnect => return Ok(Next::Leave),
-            Action::Read => self.read(request)?,
-            Action::Write { durable } => self.write(request, durable)?,
-            Action::Flush => self.promise(request.cookie)?,
-            Action::Trim { durable } => {
-                self.conclude(request, durable, volume.discard(offset, length))?;
-            }
-            Action::WriteZeroes { durable, may_punch } => {
-                let done = volume.write_zeroes(offset, length, may_punch);
-                self.conclude(request, durable, done)?;
-            }
-        }
-        Ok(Next::Request)
-    }
-
-    /// One pread into the place it is sent from, decrypted there.
-    fn read(&mut self, request: &Request) -> Result<(), ConnectionError> {
-        let length = size(request.length);
-        if let Err(e) = self.reserve(length)? {
-            let error = self.export.faults.memory(&e);
-            return self.answer(request.cookie, Some(error));
-        }
-        let room = self.outbox.payload(length);
-        match self.export.volume().read(request.offset, room) {
-            Ok(()) => {
-                self.outbox.finish_read(request.cookie, length);
-                let read = &self.export.counters.bytes_read;
-                read.fetch_add(u64::from(request.length), Ordering::Relaxed);
-                Ok(())
-            }
-            Err(e) => {
-                let error = self.export.faults.volume("read", request.offset, &e);
-                self.answer(request.cookie, Some(error))
-            }
-        }
-    }
-
-    /// The payload is encrypted where it was received, and written from there.
-    fn write(&mut self, request: &Request, durable: bool) -> Result<(), ConnectionError> {
-        let length = size(request.length);
+    /// Receives until `length` bytes of payload are at hand; the inner error is a lack of memory for them.
+    pub(super) fn collect(&mut self, length: usize) -> Result<io::Result<()>, ConnectionError> {
         while self.inbox.unread().len() < length {
             if let Err(e) = self.inbox.make_room_for_payload(length) {
-                let error = self.export.faults.memory(&e);
-                self.discard(request.length)?;
-                return self.answer(request.cookie, Some(error));
+                return Ok(Err(e));
             }
             if !self.fill(length)? {
                 return Err(ConnectionError::Cut);
             }
         }
-        let done = self.export.volume().write(request.offset, self.inbox.take(length));
-        if done.is_ok() {
-            let written = &self.export.counters.bytes_written;
-            written.fetch_add(u64::from(request.length), Ordering::Relaxed);
-        }
-        self.conclude(request, durable, done)
-    }
-
-    /// Answers a command that changes the volume.
-    fn conclude(
-        &mut self,
-        request: &Request,
-        durable: bool,
-        done: Result<(), VolumeError>,
-    ) -> Result<(), ConnectionError> {
-        match done {
-            Ok(()) if durable => self.promise(request.cookie),
-            Ok(()) => self.answer(request.cookie, None),
-            Err(e) => {
-                let error = self.export.faults.volume("change", request.offset, &e);
-                self.answer(request.cookie, Some(error))
-            }
-        }
+        Ok(Ok(()))
     }
 
     /// Throws a payload away.
-    fn discard(&mut self, payload: u32) -> Result<(), ConnectionError> {
+    pub(super) fn discard(&mut self, payload: u64) -> Result<(), ConnectionError> {
         let mut left = size(payload);
         loop {
             let now = left.min(self.inbox.unread().len());
@@ -265,20 +175,8 @@ impl Connection<'_> {
         }
     }
 
-    fn answer(&mut self, cookie: u64, error: Option<WireError>) -> Result<(), ConnectionError> {
-        self.reserve(0)?.map_err(ConnectionError::Memory)?;
-        self.outbox.reply(cookie, error);
-        Ok(())
-    }
-
-    fn promise(&mut self, cookie: u64) -> Result<(), ConnectionError> {
-        self.reserve(0)?.map_err(ConnectionError::Memory)?;
-        self.outbox.promise(cookie);
-        Ok(())
-    }
-
     /// Room in the outbox for a reply with `payload` bytes; the inner error is a lack of memory.
-    fn reserve(&mut self, payload: usize) -> Result<io::Result<()>, ConnectionError> {
+    pub(super) fn reserve(&mut self, payload: usize) -> Result<io::Result<()>, ConnectionError> {
         if !self.outbox.fits(payload) {
             self.send()?;
         }
@@ -292,7 +190,7 @@ impl Connection<'_> {
             let error = flushed.err().map(|e| self.export.faults.volume("flush", 0, &e));
             self.outbox.settle(error);
         }
-        self.outbox.send(self.socket).map_err(unsent)
+        self.outbox.send(&mut self.transport).map_err(unsent)
     }
 
     /// Sends what waits, then receives at least once; false when the client has closed.
@@ -300,7 +198,7 @@ impl Connection<'_> {
         self.send()?;
         loop {
             match self.receive(need)? {
-                Received::Bytes => return Ok(true),
+                Received::Bytes(_) => return Ok(true),
                 Received::Closed => return Ok(false),
                 Received::Nothing => self.idle(need)?,
             }
@@ -311,30 +209,21 @@ impl Connection<'_> {
     fn idle(&mut self, need: usize) -> Result<(), ConnectionError> {
         self.outbox.release();
         self.inbox.release();
-        let mut fds = [PollFd::new(self.socket, PollFlags::IN)];
-        while let Err(e) = poll(&mut fds, None) {
-            if e != Errno::INTR {
-                return Err(ConnectionError::Socket(e.into()));
-            }
-        }
+        self.transport.wait().map_err(ConnectionError::Socket)?;
         self.inbox.make_room_for_header(need).map_err(ConnectionError::Memory)
     }
 
     fn receive(&mut self, need: usize) -> Result<Received, ConnectionError> {
-        self.inbox.receive(self.socket, need).map_err(ConnectionError::Socket)
-    }
-
-    fn say(&self, bytes: &[u8]) -> Result<(), ConnectionError> {
-        send_all(self.socket, bytes).map_err(unsent)
+        self.inbox.receive(&mut self.transport, need).map_err(ConnectionError::Socket)
     }
 
     fn set_timeout(&self, which: Timeout, limit: Option<Duration>) -> Result<(), ConnectionError> {
-        set_socket_timeout(self.socket, which, limit).map_err(|e| ConnectionError::Socket(e.into()))
+        self.transport.set_timeout(which, limit).map_err(ConnectionError::Socket)
     }
 }
 
 /// Why an answer could not be sent.
-fn unsent(error: io::Error) -> ConnectionError {
+pub(super) fn unsent(error: io::Error) -> ConnectionError {
     match error.kind() {
         // WouldBlock: the time limit of the handshake, within which it took nothing.
         io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset | io::ErrorKind::WouldBlock => {
@@ -345,6 +234,6 @@ fn unsent(error: io::Error) -> ConnectionError {
 }
 
 /// A length of the wire as a length in memory.
-fn size(length: u32) -> usize {
+pub(super) fn size(length: u64) -> usize {
     usize::try_from(length).unwrap_or(usize::MAX)
 }

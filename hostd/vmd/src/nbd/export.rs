@@ -16,6 +16,7 @@ pub struct Export {
     shape: Shape,
     volume: Volume,
     stopping: AtomicBool,
+    refusing: AtomicBool,
     /// What has gone on since the attach.
     pub counters: Counters,
     /// Where errors of the volume are logged and squeezed into codes.
@@ -36,13 +37,18 @@ pub struct Counters {
 impl Export {
     /// An export of `volume` under the name `name`.
     pub fn new(name: &str, vm: &str, volume: Volume) -> Self {
-        let shape = Shape { size: volume.size(), read_only: volume.read_only() };
+        let shape = Shape {
+            size: volume.size(),
+            read_only: volume.read_only(),
+            fast_zero: volume.zeroes_fast(),
+        };
         Self {
             name: name.to_owned(),
             description: format!("disk {name} of VM {vm}"),
             shape,
             volume,
             stopping: AtomicBool::new(false),
+            refusing: AtomicBool::new(false),
             counters: Counters::default(),
             faults: FaultLog::new(vm, name),
         }
@@ -68,8 +74,7 @@ impl Export {
         Offer {
             name: &self.name,
             description: &self.description,
-            size: self.shape.size,
-            flags: self.shape.flags(),
+            shape: self.shape,
             stopping: self.stopping.load(Ordering::Relaxed),
         }
     }
@@ -77,6 +82,16 @@ impl Export {
     /// From now on the handshake turns clients away.
     pub fn begin_stopping(&self) {
         self.stopping.store(true, Ordering::Relaxed);
+    }
+
+    /// From now on requests are answered with ESHUTDOWN; those in the storage finish.
+    pub fn begin_refusing(&self) {
+        self.refusing.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether requests are still carried out.
+    pub fn refuses(&self) -> bool {
+        self.refusing.load(Ordering::Relaxed)
     }
 
     /// Ends the export: the last flush, after which the volume and its keys are gone.

@@ -6,9 +6,7 @@
 
 use super::buffer::Buffer;
 use super::proto::transmission::REQUEST_LEN;
-use rustix::fd::AsFd;
-use rustix::io::Errno;
-use rustix::net::{RecvFlags, recv};
+use super::transport::{Received, Transport};
 use std::io;
 
 /// Most bytes of small messages that one `recv` brings: 60 writes of 4 KiB, which is more than clients keep in
@@ -27,17 +25,6 @@ const LARGE: usize = 64 * 1024;
 
 /// Unread bytes that are cheaper to move to the front than to do without the room behind them.
 const CHEAP_TO_MOVE: usize = 8 * 1024;
-
-/// What one `recv` brought.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Received {
-    /// Some bytes.
-    Bytes,
-    /// The client has closed its side.
-    Closed,
-    /// Nothing within the receive time-out of the socket.
-    Nothing,
-}
 
 /// The receive buffer of a connection.
 #[derive(Debug, Default)]
@@ -92,25 +79,16 @@ impl Inbox {
     /// Receives once; `need` unread bytes are wanted in all, for which room was made.
     ///
     /// # Errors
-    /// What `recv` says.
-    pub fn receive(&mut self, socket: impl AsFd, need: usize) -> io::Result<Received> {
+    /// What the transport says.
+    pub fn receive(&mut self, from: &mut Transport<'_>, need: usize) -> io::Result<Received> {
         let missing = need.saturating_sub(self.end - self.start);
         let room = self.buffer.bytes_mut().get_mut(self.end..).unwrap_or_default();
         let limit = if missing >= LARGE { missing } else { WINDOW.max(missing) }.min(room.len());
-        let room = room.get_mut(..limit).unwrap_or_default();
-        loop {
-            match recv(&socket, &mut *room, RecvFlags::empty()) {
-                Ok((_, 0)) => return Ok(Received::Closed),
-                Ok((_, got)) => {
-                    self.end += got;
-                    return Ok(Received::Bytes);
-                }
-                Err(Errno::AGAIN) => return Ok(Received::Nothing),
-                Err(Errno::CONNRESET) => return Ok(Received::Closed),
-                Err(Errno::INTR) => {}
-                Err(e) => return Err(e.into()),
-            }
+        let received = from.receive(room.get_mut(..limit).unwrap_or_default())?;
+        if let Received::Bytes(got) = received {
+            self.end += got;
         }
+        Ok(received)
     }
 
     fn make_room(&mut self, need: usize, at: usize) -> io::Result<()> {
@@ -146,7 +124,7 @@ mod tests {
                 a.write_all(&vec![u8::try_from(i).unwrap(); *size]).unwrap();
             }
         });
-        let mut inbox = Inbox::default();
+        let (mut inbox, mut from) = (Inbox::default(), Transport::Plain(&b));
         for (i, size) in sizes.iter().enumerate() {
             while inbox.unread().len() < *size {
                 if i % 2 == 0 {
@@ -154,14 +132,15 @@ mod tests {
                 } else {
                     inbox.make_room_for_payload(*size).unwrap();
                 }
-                assert_eq!(inbox.receive(&b, *size).unwrap(), Received::Bytes);
+                let received = inbox.receive(&mut from, *size).unwrap();
+                assert!(matches!(received, Received::Bytes(1..)), "{received:?}");
             }
             let got = inbox.take(*size);
             assert!(got.len() == *size && got.iter().all(|x| usize::from(*x) == i));
         }
         sender.join().unwrap();
         inbox.make_room_for_header(1).unwrap();
-        assert_eq!(inbox.receive(&b, 1).unwrap(), Received::Closed);
+        assert_eq!(inbox.receive(&mut from, 1).unwrap(), Received::Closed);
         inbox.release();
         assert!(inbox.unread().is_empty());
     }

@@ -5,12 +5,21 @@
 //! brought ([`proto`]), asks the [`export::Export`]'s volume, and sends the replies together; [`fault`] is
 //! where an error becomes one of the eight codes of the protocol.
 
+mod acceptor;
+mod agreement;
 pub mod buffer;
+mod commands;
 pub mod connection;
 pub mod export;
 pub mod fault;
 pub mod handshake;
 pub mod inbox;
+mod negotiate;
 pub mod outbox;
 pub mod proto;
 pub mod server;
+pub mod tls;
+pub mod tls_access;
+pub mod tls_port;
+pub mod tls_settings;
+pub mod transport;

@@ -1,31 +1,28 @@
-//! The listening socket of one export: accepts, counts, and drains.
+//! One export and its clients: lets them in, counts, and drains.
 //!
-//! Owns the acceptor thread and the list of connections. It must not know the protocol. Flow: [`Server::start`]
-//! waits for clients in a thread of its own and gives each a thread; [`Server::stop`] stops accepting, closes
-//! the receiving side of every connection so that what has been sent is still answered, waits, and hands the
-//! export back.
+//! Owns the list of connections of an export. It must not know the protocol. Flow: [`Server::start`]
+//! waits for clients of the export's own socket and gives each a thread; those of the VM's TLS port come through
+//! [`Guests::enter`]. [`Server::stop`] stops accepting, closes the receiving side of every connection so that what
+//! has been sent is still answered, waits, and hands the export back.
 
+use super::acceptor::{Acceptor, Host, STACK};
 use super::connection::{self, ConnectionError, Limits};
 use super::export::Export;
-use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
-use rustix::fs::OFlags;
-use rustix::io::Errno;
-use rustix::net::{Shutdown, SocketFlags, accept_with, shutdown, sockopt};
+use rustix::net::{Shutdown, shutdown, sockopt};
 use std::collections::HashMap;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread::{Builder, JoinHandle};
+use std::thread::Builder;
 use std::time::{Duration, Instant};
-
-/// Stack of a thread. The data path recurses nowhere and keeps its buffers elsewhere; logging an error is the
-/// deepest it goes. Only touched pages cost memory.
-const STACK: usize = 256 * 1024;
 
 /// Send and receive buffers asked for, in bytes: a few of the largest common requests. The kernel caps it at
 /// `net.core.wmem_max` and `rmem_max`; with the default of 208 KiB a reply of 1 MiB sleeps five times.
 const SOCKET_BUFFER: usize = 4 * 1024 * 1024;
+
+/// How long clients have, after the grace, to be told that the rest of their requests will not be carried out.
+const FOR_REFUSALS: Duration = Duration::from_millis(500);
 
 /// How long a cut connection may take to notice.
 const AFTER_CUT: Duration = Duration::from_secs(2);
@@ -33,26 +30,27 @@ const AFTER_CUT: Duration = Duration::from_secs(2);
 /// The same where there was no grace: many disks are being stopped, and time is up.
 const AFTER_CUT_IN_HASTE: Duration = Duration::from_millis(50);
 
-/// Pause after `accept` fails for want of descriptors or memory, so that the thread does not spin.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-
 /// An export that is being served.
 pub struct Server {
-    export: Arc<Export>,
-    connections: Arc<Connections>,
-    listener: Arc<OwnedFd>,
-    wake: Arc<OwnedFd>,
-    acceptor: Option<JoinHandle<()>>,
+    guests: Arc<Guests>,
+    acceptor: Acceptor,
 }
 
-/// The connections of one export.
-#[derive(Default)]
-struct Connections {
+/// An export and those who use it, by whatever door they came.
+pub(super) struct Guests {
+    export: Arc<Export>,
+    connections: Arc<Connections>,
+    limits: Limits,
+}
+
+/// Connections that end together.
+#[derive(Debug, Default)]
+pub(super) struct Connections {
     open: Mutex<Open>,
     changed: Condvar,
 }
 
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Open {
     next: u64,
     sockets: HashMap<u64, Arc<OwnedFd>>,
@@ -60,7 +58,7 @@ struct Open {
 
 /// One entry in [`Connections`]; gives the export up before it leaves the list, so that an empty list means
 /// that nobody else holds the export.
-struct Seat {
+pub(super) struct Seat {
     id: u64,
     export: Option<Arc<Export>>,
     connections: Arc<Connections>,
@@ -72,38 +70,26 @@ impl Server {
     /// # Errors
     /// When the socket is no listening socket, or a thread cannot be made.
     pub fn start(export: Export, listener: OwnedFd, limits: Limits) -> io::Result<Self> {
-        if !sockopt::socket_acceptconn(&listener)? {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "the socket does not listen"));
-        }
-        // poll() says when to accept; a client that is gone by then must not block the thread.
-        let flags = rustix::fs::fcntl_getfl(&listener)?;
-        rustix::fs::fcntl_setfl(&listener, flags | OFlags::NONBLOCK)?;
-        let export = Arc::new(export);
-        let connections = Arc::new(Connections::default());
-        let listener = Arc::new(listener);
-        let wake = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
-        let acceptor = Acceptor {
-            export: Arc::clone(&export),
-            connections: Arc::clone(&connections),
-            listener: Arc::clone(&listener),
-            wake: Arc::clone(&wake),
-            limits,
-        };
-        let acceptor = Builder::new()
-            .name(format!("nbd:{}", export.name()))
-            .stack_size(STACK)
-            .spawn(move || acceptor.run())?;
-        Ok(Self { export, connections, listener, wake, acceptor: Some(acceptor) })
+        let name = format!("nbd:{}", export.name());
+        let (export, connections) = (Arc::new(export), Arc::default());
+        let guests = Arc::new(Guests { export, connections, limits });
+        let acceptor = Acceptor::start(name, listener, Arc::clone(&guests))?;
+        Ok(Self { guests, acceptor })
     }
 
     /// The export.
     pub fn export(&self) -> &Export {
-        &self.export
+        &self.guests.export
     }
 
     /// The listening socket.
     pub fn listener(&self) -> BorrowedFd<'_> {
-        self.listener.as_fd()
+        self.acceptor.listener()
+    }
+
+    /// For another door to the same export. Whoever has it must give it up before [`Server::stop`].
+    pub(super) fn guests(&self) -> Arc<Guests> {
+        Arc::clone(&self.guests)
     }
 
     /// Stops: accepts nobody any more, lets requests that have come be answered, then closes. After `grace`
@@ -112,81 +98,48 @@ impl Server {
     /// # Errors
     /// The server itself, when a request is stuck in the storage; `stop` may be called again.
     pub fn stop(mut self, grace: Duration) -> Result<Export, Self> {
-        self.export.begin_stopping();
-        if let Some(acceptor) = self.acceptor.take() {
-            // Writing 1 to an eventfd fails only when it is already readable, which is what is wanted.
-            let _ = rustix::io::write(&*self.wake, &1u64.to_be_bytes());
-            if acceptor.join().is_err() {
-                tracing::error!(target: "vmd::nbd", disk = self.export.name(), "the acceptor panicked");
-            }
+        self.guests.export.begin_stopping();
+        if !self.acceptor.stop() {
+            tracing::error!(target: "vmd::nbd", disk = self.export().name(), "the acceptor panicked");
         }
-        self.connections.shut(Shutdown::Read);
-        if !self.connections.wait_until_empty(grace) {
-            self.connections.shut(Shutdown::Both);
-            let limit = if grace.is_zero() { AFTER_CUT_IN_HASTE } else { AFTER_CUT };
-            if !self.connections.wait_until_empty(limit) {
-                return Err(self);
-            }
+        if !self.guests.connections.end(grace, || self.guests.export.begin_refusing()) {
+            return Err(self);
         }
-        let Self { export, connections, listener, wake, acceptor } = self;
-        match Arc::try_unwrap(export) {
-            Ok(export) => Ok(export),
-            Err(export) => Err(Self { export, connections, listener, wake, acceptor }),
-        }
+        let Self { guests, acceptor } = self;
+        let Guests { export, connections, limits } = match Arc::try_unwrap(guests) {
+            Ok(guests) => guests,
+            Err(guests) => return Err(Self { guests, acceptor }),
+        };
+        Arc::try_unwrap(export).map_err(|export| Self {
+            guests: Arc::new(Guests { export, connections, limits }),
+            acceptor,
+        })
     }
 }
 
-/// What the acceptor thread needs.
-struct Acceptor {
-    export: Arc<Export>,
-    connections: Arc<Connections>,
-    listener: Arc<OwnedFd>,
-    wake: Arc<OwnedFd>,
-    limits: Limits,
-}
-
-impl Acceptor {
-    fn run(self) {
-        loop {
-            let mut fds = [
-                PollFd::new(&*self.listener, PollFlags::IN),
-                PollFd::new(&*self.wake, PollFlags::IN),
-            ];
-            match poll(&mut fds, None) {
-                Ok(_) | Err(Errno::INTR) => {}
-                Err(e) => return self.give_up(e),
-            }
-            let [listener, wake] = fds.map(|fd| fd.revents());
-            if !wake.is_empty() {
-                return;
-            }
-            if listener.is_empty() {
-                continue;
-            }
-            match accept_with(&*self.listener, SocketFlags::CLOEXEC) {
-                Ok(socket) => self.admit(socket),
-                Err(Errno::AGAIN | Errno::INTR | Errno::CONNABORTED) => {}
-                Err(e @ (Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM)) => {
-                    self.export.faults.note(&format!("cannot accept a client: {e}"));
-                    std::thread::sleep(ACCEPT_PAUSE);
-                }
-                Err(e) => return self.give_up(e),
-            }
-        }
+impl Guests {
+    /// The export.
+    pub(super) fn export(&self) -> &Export {
+        &self.export
     }
 
+    /// Takes a client in; nothing when there are too many.
+    pub(super) fn enter(&self, socket: &Arc<OwnedFd>) -> Option<Seat> {
+        Connections::enter(&self.connections, Some(&self.export), socket, self.limits)
+    }
+}
+
+impl Host for Guests {
     /// Gives a client its thread, or turns it away.
-    fn admit(&self, socket: OwnedFd) {
+    fn admit(self: &Arc<Self>, socket: OwnedFd) {
         let socket = Arc::new(socket);
-        let Some(seat) = Connections::enter(&self.connections, &self.export, &socket, self.limits)
-        else {
+        let Some(seat) = self.enter(&socket) else {
             // Closing at once tells the client more than a place in a queue that may never move.
             let limit = self.limits.max_connections;
             self.export.faults.note(&format!("turned a client away: {limit} are connected"));
             return;
         };
-        let _ = sockopt::set_socket_send_buffer_size(&*socket, SOCKET_BUFFER);
-        let _ = sockopt::set_socket_recv_buffer_size(&*socket, SOCKET_BUFFER);
+        enlarge(&socket);
         let limits = self.limits;
         let spawned = Builder::new()
             .name(format!("nbd:{}#{}", self.export.name(), seat.id))
@@ -197,18 +150,22 @@ impl Acceptor {
         }
     }
 
-    fn give_up(&self, e: Errno) {
-        tracing::error!(
-            target: "vmd::nbd", disk = self.export.name(), error = %e,
-            "the listening socket failed; no new clients until the disk is attached again"
-        );
+    fn note(&self, what: &str) {
+        self.export.faults.note(what);
     }
 }
 
+/// Asks for large buffers; less is only slower.
+pub(super) fn enlarge(socket: &OwnedFd) {
+    let _ = sockopt::set_socket_send_buffer_size(socket, SOCKET_BUFFER);
+    let _ = sockopt::set_socket_recv_buffer_size(socket, SOCKET_BUFFER);
+}
+
 impl Connections {
-    fn enter(
+    /// A new entry, for a client of `export` if it has chosen one; nothing when there are too many.
+    pub(super) fn enter(
         this: &Arc<Self>,
-        export: &Arc<Export>,
+        export: Option<&Arc<Export>>,
         socket: &Arc<OwnedFd>,
         limits: Limits,
     ) -> Option<Seat> {
@@ -219,8 +176,30 @@ impl Connections {
         let id = open.next;
         open.next += 1;
         open.sockets.insert(id, Arc::clone(socket));
-        export.counters.clients.fetch_add(1, Ordering::Relaxed);
-        Some(Seat { id, export: Some(Arc::clone(export)), connections: Arc::clone(this) })
+        if let Some(export) = export {
+            export.counters.clients.fetch_add(1, Ordering::Relaxed);
+        }
+        Some(Seat { id, export: export.map(Arc::clone), connections: Arc::clone(this) })
+    }
+
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.lock().sockets.len()
+    }
+
+    /// Ends all: no more is received from them, after `grace` `refuse` is to see to it that what waits is refused,
+    /// and then they are cut. False when one does not end.
+    pub(super) fn end(&self, grace: Duration, refuse: impl FnOnce()) -> bool {
+        self.shut(Shutdown::Read);
+        if self.wait_until_empty(grace) {
+            return true;
+        }
+        refuse();
+        if !grace.is_zero() && self.wait_until_empty(FOR_REFUSALS) {
+            return true;
+        }
+        self.shut(Shutdown::Both);
+        self.wait_until_empty(if grace.is_zero() { AFTER_CUT_IN_HASTE } else { AFTER_CUT })
     }
 
     fn shut(&self, how: Shutdown) {
@@ -250,6 +229,16 @@ impl Connections {
 }
 
 impl Seat {
+    /// Number of the entry.
+    pub(super) fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// What the client has chosen.
+    pub(super) fn export(&self) -> Option<&Export> {
+        self.export.as_deref()
+    }
+
     fn serve(self, socket: &OwnedFd, limits: Limits) {
         let Some(export) = &self.export else { return };
         match connection::serve(socket, export, limits) {

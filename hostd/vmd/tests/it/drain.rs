@@ -144,3 +144,33 @@ fn a_request_stuck_in_the_storage_is_reported_and_the_stop_may_be_repeated() {
     backing.read_at(0, &mut data).unwrap();
     assert_ne!(data, [0; 512], "the write was finished");
 }
+
+/// A slow storage: the request in it finishes, those behind it are told that they will not be carried out.
+#[test]
+fn what_a_stuck_storage_holds_up_is_refused() {
+    let backing = Arc::new(Stuck {
+        inner: FaultyBacking::new(SIZE),
+        held: Mutex::new(true),
+        released: Condvar::new(),
+    });
+    let served = Served::new(export(Box::new(Arc::clone(&backing)), SIZE, false), LIMITS);
+    let mut client = served.connect();
+    client.go();
+    for cookie in 0..4 {
+        client.send(&request(1, 0, cookie, 0, 512).encode());
+        client.send(&[1; 512]);
+    }
+    client.send(&request(0, 0, 4, 0, 512).encode());
+    let stopping =
+        std::thread::spawn(move || served.server.stop(Duration::from_millis(50)).is_ok());
+    // After the grace and before the cut.
+    std::thread::sleep(Duration::from_millis(200));
+    *backing.held.lock().unwrap() = false;
+    backing.released.notify_all();
+    assert_eq!(client.reply(), (0, 0));
+    for cookie in 1..5 {
+        assert_eq!(client.reply(), (cookie, 108), "ESHUTDOWN");
+    }
+    assert!(client.is_at_end());
+    assert!(stopping.join().unwrap());
+}

@@ -1,8 +1,10 @@
 //! Real NBD clients against the real, confined binary. A client that is not installed is skipped, visibly.
 
 use super::process::{Disk, Host, Process, ok};
+use super::support::{LIMITS, Served, file, volume};
 use hostd_api::link::Request;
 use std::process::Command;
+use vmd::nbd::export::Export;
 
 const SIZE: u64 = 16 * 1024 * 1024;
 
@@ -15,7 +17,7 @@ fn serve(read_only: bool) -> (Host, Process, Disk) {
     (host, vmd, disk)
 }
 
-fn installed(tool: &str) -> bool {
+pub(crate) fn installed(tool: &str) -> bool {
     let found = std::env::var_os("PATH")
         .is_some_and(|path| std::env::split_paths(&path).any(|dir| dir.join(tool).is_file()));
     if !found {
@@ -28,7 +30,7 @@ fn installed(tool: &str) -> bool {
 }
 
 /// Runs a tool, which must succeed, and returns what it printed.
-fn run(tool: &str, arguments: &[&str]) -> String {
+pub(crate) fn run(tool: &str, arguments: &[&str]) -> String {
     let output = Command::new(tool).args(arguments).output().unwrap();
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     let complained = String::from_utf8_lossy(&output.stderr);
@@ -36,7 +38,7 @@ fn run(tool: &str, arguments: &[&str]) -> String {
     said
 }
 
-fn fails(tool: &str, arguments: &[&str]) -> bool {
+pub(crate) fn fails(tool: &str, arguments: &[&str]) -> bool {
     !Command::new(tool).args(arguments).output().unwrap().status.success()
 }
 
@@ -52,10 +54,19 @@ fn nbdinfo_sees_what_is_offered() {
     assert_eq!(info["protocol"], "newstyle-fixed");
     let export = &info["exports"][0];
     assert_eq!(export["export-size"], SIZE);
-    for yes in ["can_flush", "can_fua", "can_trim", "can_zero", "can_multi_conn"] {
+    for yes in [
+        "can_flush",
+        "can_fua",
+        "can_trim",
+        "can_zero",
+        "can_multi_conn",
+        "can_cache",
+        "can_df",
+        "can_fast_zero",
+    ] {
         assert_eq!(export[yes], true, "{yes}");
     }
-    for no in ["is_read_only", "can_cache", "can_df", "can_fast_zero", "is_rotational"] {
+    for no in ["is_read_only", "is_rotational"] {
         assert_eq!(export[no], false, "{no}");
     }
     assert_eq!(export["block_size_minimum"], 1);
@@ -80,7 +91,9 @@ fn nbdcopy_brings_back_what_it_took() {
     std::fs::write(&original, &content).unwrap();
     let (original, back) = (original.to_str().unwrap(), back.to_str().unwrap());
     run("nbdcopy", &["--flush", original, &disk.uri()]);
-    for options in [&["--connections=1", "--requests=64"][..], &["--synchronous"], &[]] {
+    let four = ["--connections=4", "--requests=16"];
+    run("nbdcopy", &[&four[..], &["--flush", original, &disk.uri()]].concat());
+    for options in [&["--connections=1", "--requests=64"][..], &["--synchronous"], &[], &four] {
         run("nbdcopy", &[options, &[&disk.uri(), back]].concat());
         assert!(std::fs::read(back).unwrap() == content, "{options:?}");
     }
@@ -106,6 +119,13 @@ fn qemu_io_writes_zeroes_discards_and_flushes() {
         "write -z -u 128k 64k",
         "read -P 0 128k 64k",
         "discard 256k 64k",
+        "write -z -f 512k 64k",
+        "read -P 0 512k 64k",
+        "write -z -u -f 640k 1000",
+        "read -P 0 640k 1000",
+        "write -z -n 704k 64k",
+        "read -P 0 704k 64k",
+        "discard 777k 333",
         "read -P 0x5a 320k 64k",
         "aio_write -P 0x77 1M 1M",
         "aio_write -P 0x78 2M 1M",
@@ -150,6 +170,18 @@ fn qemu_img_converts_and_compares() {
     }
     run("qemu-img", &["convert", "-n", "-W", "-m", "16", "-O", "raw", image, &uri]);
     run("qemu-img", &["compare", "-f", "qcow2", "-F", "raw", image, &uri]);
+    // As many zeros as the image has, in the same places.
+    let map = |file: &str, format: &str| {
+        run("qemu-img", &["map", "--output=json", "-f", format, file])
+            .lines()
+            .filter(|line| line.contains("\"zero\": true"))
+            .count()
+    };
+    assert!(map(&uri, "raw") >= map(image, "qcow2"));
+    for options in [&["-w", "--flush-interval=64"][..], &["-w", "--pattern=7"], &[]] {
+        let common = ["bench", "-f", "raw", "-c", "1000", "-d", "16", "-s", "4k"];
+        run("qemu-img", &[&common[..], options, &[&uri]].concat());
+    }
     assert!(run("qemu-img", &["info", &uri]).contains("16 MiB"));
     ok(&vmd.ask(&Request::Detach { disk: "root".into() }));
 }
@@ -168,4 +200,84 @@ fn fio_verifies_on_several_connections() {
         let arguments = [&[job, shape, &output][..], &common, &place].concat();
         run("fio", &arguments);
     }
+}
+
+#[test]
+fn nbdinfo_maps_holes_and_data() {
+    if !installed("nbdinfo") || !installed("qemu-io") {
+        return;
+    }
+    let (_host, _vmd, disk) = serve(false);
+    let uri = disk.uri();
+    run("qemu-io", &["-f", "raw", "-c", "write 1M 1M", "-c", "write 15M 1M", &uri]);
+    let map: serde_json::Value =
+        serde_json::from_str(&run("nbdinfo", &["--map", "--json", &uri])).unwrap();
+    let extents: Vec<(u64, u64, u64)> = map
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|e| ["offset", "length", "type"].map(|field| e[field].as_u64().unwrap()).into())
+        .collect();
+    let mib = 1 << 20;
+    let want = [(0, mib, 3), (mib, mib, 0), (2 * mib, 13 * mib, 3), (15 * mib, mib, 0)];
+    assert_eq!(extents, want);
+    let info = run("nbdinfo", &["--no-content", &uri]);
+    assert!(info.contains("base:allocation"), "{info}");
+    for can in ["cache", "df", "fast-zero", "flush", "fua", "multi-conn", "trim", "zero"] {
+        run("nbdinfo", &[&format!("--can={can}"), &uri]);
+    }
+    assert!(fails("nbdinfo", &["--is=read-only", &uri]));
+}
+
+#[test]
+fn qemu_img_maps_the_tail() {
+    if !installed("qemu-img") {
+        return;
+    }
+    let host = Host::new();
+    let vmd = host.start();
+    let disk = host.disk("tail", 5 * 4096);
+    ok(&vmd.attach(&disk, false));
+    let map = run("qemu-img", &["map", "--output=json", "-f", "raw", &disk.uri()]);
+    let map: serde_json::Value = serde_json::from_str(&map).unwrap();
+    assert_eq!((map[0]["length"].as_u64(), map[0]["zero"].as_bool()), (Some(20_480), Some(true)));
+}
+
+/// The interpreter that libnbd's module was installed for.
+const PYTHON: &str = "/usr/bin/python3";
+
+/// Runs the checks in `libnbd.py`, if there is libnbd.
+fn libnbd(check: &str, uri: &str) {
+    let there = Command::new(PYTHON).args(["-c", "import nbd"]).output();
+    if !there.is_ok_and(|output| output.status.success()) {
+        eprintln!("skipped: libnbd for Python is not installed");
+        return;
+    }
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/libnbd.py");
+    run(PYTHON, &[script, check, uri]);
+}
+
+#[test]
+fn libnbd_negotiates_by_hand() {
+    let (_host, _vmd, disk) = serve(false);
+    libnbd("options", &disk.uri());
+}
+
+#[test]
+fn libnbd_sends_odd_requests() {
+    let (_host, _vmd, disk) = serve(false);
+    libnbd("requests", &disk.uri());
+}
+
+#[test]
+fn libnbd_sees_chunks_and_extents() {
+    let (_host, _vmd, disk) = serve(false);
+    libnbd("chunks", &disk.uri());
+}
+
+#[test]
+fn libnbd_finds_a_name_with_a_slash() {
+    let export = Export::new("/a disk", "web01", volume(file(SIZE), SIZE, false));
+    let served = Served::new(export, LIMITS);
+    libnbd("name", &format!("nbd+unix:////a%20disk?socket={}", served.path.display()));
 }

@@ -7,6 +7,7 @@
 )]
 
 mod binary;
+mod checklist;
 mod confinement;
 mod drain;
 mod handshake;
@@ -16,4 +17,7 @@ mod model;
 mod process;
 mod root;
 mod support;
+mod tls;
+mod tls_interop;
+mod tls_support;
 mod transmission;

@@ -12,8 +12,9 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 use vmd::nbd::connection::{self, ConnectionError, Limits};
 use vmd::nbd::export::Export;
+use vmd::nbd::proto::chunk::SIMPLE_MAGIC;
 use vmd::nbd::proto::negotiation::{OPTION_MAGIC, REPLY_MAGIC};
-use vmd::nbd::proto::transmission::{Request, SIMPLE_REPLY_MAGIC};
+use vmd::nbd::proto::transmission::Request;
 use vmd::nbd::server::Server;
 
 pub(crate) const SIZE: u64 = 8 * 1024 * 1024;
@@ -96,7 +97,8 @@ pub(crate) struct Client {
 }
 
 pub(crate) fn request(command: u16, flags: u16, cookie: u64, offset: u64, length: u32) -> Request {
-    Request { flags, command, cookie, offset, length }
+    let length = u64::from(length);
+    Request { extended: false, flags, command, cookie, offset, length }
 }
 
 pub(crate) fn option(option: u32, data: &[u8]) -> Vec<u8> {
@@ -169,9 +171,18 @@ impl Client {
         (size, u16::from_be_bytes(data[10..12].try_into().unwrap()))
     }
 
+    /// `GO` for "root" after other options, which must succeed; the size.
+    pub(crate) fn go_on(&mut self) -> u64 {
+        self.send(&option(7, &go_data("root", &[])));
+        let (_, kind, data) = self.option_reply();
+        assert_eq!((kind, data.len()), (3, 12));
+        assert_eq!(self.option_reply(), (7, 1, vec![]));
+        u64::from_be_bytes(data[2..10].try_into().unwrap())
+    }
+
     /// One simple reply without payload: cookie and error.
     pub(crate) fn reply(&mut self) -> (u64, u32) {
-        assert_eq!(self.receive(), SIMPLE_REPLY_MAGIC.to_be_bytes());
+        assert_eq!(self.receive(), SIMPLE_MAGIC.to_be_bytes());
         let error = u32::from_be_bytes(self.receive());
         (u64::from_be_bytes(self.receive()), error)
     }

@@ -6,6 +6,9 @@ use std::sync::Arc;
 use vmd::nbd::connection::ConnectionError;
 use vmd::nbd::proto::{MAX_DISCARDED, MAX_PAYLOAD, Violation};
 
+/// A length that no client may announce.
+const LONGEST: u64 = 0xffff_ffff;
+
 const EPERM: u32 = 1;
 const EIO: u32 = 5;
 const EINVAL: u32 = 22;
@@ -43,14 +46,13 @@ fn ranges_outside_are_refused_and_the_connection_stays() {
 fn unknown_commands_and_flags_are_refused_and_the_connection_stays() {
     let mut session = Session::transmitting(plain_export());
     let client = &mut session.client;
-    for command in [5, 7, 8, 100, 0xffff] {
+    for command in [7, 8, 100, 0xffff] {
         assert_eq!(client.call(request(command, 0, 9, 0, 512), &[]), EINVAL);
     }
     for flag in [1 << 1, 1 << 2, 1 << 3, 1 << 4, 1 << 5, 1 << 15] {
         assert_eq!(client.call(request(0, flag, 9, 0, 512), &[]), EINVAL);
         assert_eq!(client.call(request(1, flag, 9, 0, 512), &[7; 512]), EINVAL);
     }
-    assert_eq!(client.call(request(6, 1 << 4, 9, 0, 512), &[]), EINVAL);
     assert_eq!(client.read(0, 512).unwrap(), [0; 512]);
     session.end().unwrap();
 }
@@ -82,7 +84,7 @@ fn payloads_over_the_limit_are_refused_and_skipped() {
     client.receive::<1>();
     assert!(client.is_at_end());
     match session.end() {
-        Err(ConnectionError::Client(Violation::WriteLength(u32::MAX))) => {}
+        Err(ConnectionError::Client(Violation::PayloadLength(LONGEST))) => {}
         other => panic!("{other:?}"),
     }
     assert!(MAX_DISCARDED >= length);

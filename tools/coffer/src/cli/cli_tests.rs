@@ -32,6 +32,8 @@ fn every_command_of_the_manual_parses() {
         "vm umount web01 --force",
         "vm lock web01 --force",
         "vm unlock web01",
+        "vm tls web01 --on --port 10810",
+        "vm tls web01 --off",
         "vm delete web01 --yes",
         "disk create web01 root --size 20G --unit 4096",
         "disk import web01 root f.qcow2 --format qcow2 --unit 512 --allow-backing",

@@ -59,6 +59,22 @@ pub(crate) enum VmVerb {
         #[arg(value_parser = name_parser())]
         name: String,
     },
+    /// Give a VM a network port for its disks, under TLS, or take it away.
+    #[command(group = clap::ArgGroup::new("state").required(true))]
+    Tls {
+        /// Name of the VM.
+        #[arg(value_parser = name_parser())]
+        name: String,
+        /// Give it one; said again, certificate and key are read anew.
+        #[arg(long, group = "state")]
+        on: bool,
+        /// Take it away.
+        #[arg(long, group = "state")]
+        off: bool,
+        /// Which port; the one it had, or a free one, by default.
+        #[arg(long, conflicts_with = "off")]
+        port: Option<u16>,
+    },
     /// Delete a VM with its home and disks; nothing brings them back.
     Delete {
         /// Name of the VM.

@@ -7,7 +7,7 @@ use crate::confirm::Question;
 use crate::error::CliError;
 use crate::size::format_size;
 use crate::table::{Align, Table, fields, or_dash};
-use hostd_api::types::{CreateVm, RegisterVm, VmInfo};
+use hostd_api::types::{CreateVm, RegisterVm, SetTls, VmInfo};
 use std::path::{Path, PathBuf};
 
 pub(super) fn run(context: &Context, verb: VmVerb) -> Result<Answer, CliError> {
@@ -42,6 +42,14 @@ pub(super) fn run(context: &Context, verb: VmVerb) -> Result<Answer, CliError> {
         }
         VmVerb::Lock { name, force } => said_state(&api.lock(&name, force)?),
         VmVerb::Unlock { name } => said_state(&api.unlock(&name)?),
+        VmVerb::Tls { name, on, port, off: _ } => {
+            let vm = api.set_tls(&name, &SetTls { on, port })?;
+            let text = match tls(&vm) {
+                Some(tls) => format!("VM {} has network port {tls}\n", vm.name),
+                None => format!("VM {} has no network port\n", vm.name),
+            };
+            Ok(Answer::new(&vm, text))
+        }
         VmVerb::Delete { name, yes } => delete(context, &name, yes),
     }
 }
@@ -108,6 +116,17 @@ fn state(vm: &VmInfo) -> String {
     }
 }
 
+/// `192.0.2.1:10810, 2 clients`.
+fn tls(vm: &VmInfo) -> Option<String> {
+    let tls = vm.tls.as_ref()?;
+    Some(match (tls.open, tls.clients) {
+        (false, _) => format!("{} (closed while the VM does not run)", tls.address),
+        (true, 0) => tls.address.clone(),
+        (true, 1) => format!("{}, 1 client", tls.address),
+        (true, clients) => format!("{}, {clients} clients", tls.address),
+    })
+}
+
 fn show(vm: &VmInfo) -> String {
     let lock = vm.lock.as_ref();
     let restarts = (vm.vmd_restarts > 0).then(|| vm.vmd_restarts.to_string());
@@ -123,6 +142,7 @@ fn show(vm: &VmInfo) -> String {
         ("keys", Some(vm.key_ids.join(", "))),
         ("vmd", vm.vmd_pid.map(|pid| format!("process {pid}"))),
         ("vmd restarts", restarts),
+        ("network port", tls(vm)),
     ]);
     if !vm.disks.is_empty() {
         text.push('\n');

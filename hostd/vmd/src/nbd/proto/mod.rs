@@ -1,12 +1,15 @@
 //! The NBD wire format: numbers, bounded parsers and encoders, and nothing else.
 //!
-//! Source: "The NBD protocol" (NetworkBlockDevice/nbd, `doc/proto.md`), fixed newstyle negotiation and the
-//! transmission phase with simple replies. Pure: no I/O, no clock, no lock, so all of it is a fuzz target. It
-//! must not know sockets or volumes. Flow: bytes from the socket become an [`negotiation::OptionHeader`] or a
-//! [`transmission::Request`]; answers become bytes again. Structured replies, meta contexts, STARTTLS and
-//! extended headers would each be one more file here, and one more arm in `handshake`.
+//! Source: "The NBD protocol" (NetworkBlockDevice/nbd, `doc/proto.md`): fixed newstyle negotiation, simple and
+//! structured replies, `base:allocation`; extended headers from the branch `extension-ext-header` of the same
+//! text. Pure: no I/O, no clock, no lock, so all of it is a fuzz target. It must not know sockets or volumes.
+//! Flow: bytes from the socket become a [`negotiation::OptionHeader`] or a [`transmission::Request`]; answers
+//! become bytes again, in [`negotiation`] before and in [`chunk`] and [`status`] during transmission.
 
+pub mod chunk;
+pub mod meta;
 pub mod negotiation;
+pub mod status;
 pub mod transmission;
 
 use thiserror::Error;
@@ -47,12 +50,42 @@ pub enum Violation {
     /// `EXPORT_NAME` for an export that is not here; that option has no error reply.
     #[error("EXPORT_NAME asked for an unknown export")]
     UnknownExport,
+    /// An export was chosen that has as many clients as it may have.
+    #[error("the export that was chosen has too many clients")]
+    TooManyClients,
+    /// `EXPORT_NAME` before TLS, where TLS is required; that option has no error reply.
+    #[error("EXPORT_NAME was sent before TLS")]
+    WithoutTls,
+    /// `EXPORT_NAME` after extended headers, with which it cannot be answered.
+    #[error("EXPORT_NAME was sent after extended headers")]
+    ExportNameExtended,
     /// A request that does not start with the request magic.
     #[error("a request does not start with the request magic")]
     RequestMagic,
-    /// A WRITE longer than the server is willing to skip.
-    #[error("a write of {0} bytes")]
-    WriteLength(u32),
+    /// A payload longer than the server is willing to skip.
+    #[error("a payload of {0} bytes")]
+    PayloadLength(u64),
+}
+
+/// How both sides frame their messages in the transmission phase.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Framing {
+    /// Compact requests, simple replies.
+    #[default]
+    Simple,
+    /// Compact requests, structured replies.
+    Structured,
+    /// Extended headers both ways.
+    Extended,
+}
+
+/// What the handshake agreed on.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Terms {
+    /// How messages are framed.
+    pub framing: Framing,
+    /// `base:allocation` was selected, for the export that was chosen.
+    pub allocation: bool,
 }
 
 /// The eight error codes that may cross the wire ("Error values").
@@ -90,6 +123,20 @@ impl WireError {
             Self::Shutdown => 108,
         }
     }
+
+    /// The same for people, of at most [`chunk::MAX_TEXT`] bytes.
+    pub fn text(self) -> &'static str {
+        match self {
+            Self::Perm => "the export is read-only",
+            Self::Io => "the storage failed",
+            Self::NoMemory => "no memory for the payload",
+            Self::Invalid => "the request is not valid",
+            Self::NoSpace => "no space, or past the end",
+            Self::Overflow => "the answer would be too long",
+            Self::NotSupported => "zeros would have to be written",
+            Self::Shutdown => "the export is stopping",
+        }
+    }
 }
 
 /// A big-endian `u16` at `at`, when there is one.
@@ -102,6 +149,14 @@ fn be32(bytes: &[u8], at: usize) -> Option<u32> {
     bytes.get(at..)?.first_chunk().copied().map(u32::from_be_bytes)
 }
 
+/// A big-endian `u64` at `at`, when there is one.
+fn be64(bytes: &[u8], at: usize) -> Option<u64> {
+    bytes.get(at..)?.first_chunk().copied().map(u64::from_be_bytes)
+}
+
 #[cfg(test)]
 #[path = "proto_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+mod reply_tests;

@@ -4,6 +4,7 @@
 //! `handshake`. Flow: client bytes -> [`ClientFlags`], [`OptionHeader`], [`ExportQuery`]; [`reply`] and its
 //! kin append answers to a buffer.
 
+use super::meta::ALLOCATION;
 use super::{MAX_PAYLOAD, MAX_STRING, MIN_BLOCK, PREFERRED_BLOCK, Violation, be16, be32};
 
 /// `NBDMAGIC`, start of the greeting.
@@ -33,10 +34,20 @@ pub mod option {
     pub const ABORT: u32 = 2;
     /// Name the exports.
     pub const LIST: u32 = 3;
+    /// Go on under TLS.
+    pub const STARTTLS: u32 = 5;
     /// Describe an export.
     pub const INFO: u32 = 6;
     /// Choose an export.
     pub const GO: u32 = 7;
+    /// Answer READ by chunks.
+    pub const STRUCTURED_REPLY: u32 = 8;
+    /// Name the contexts of BLOCK_STATUS.
+    pub const LIST_META_CONTEXT: u32 = 9;
+    /// Select contexts for BLOCK_STATUS.
+    pub const SET_META_CONTEXT: u32 = 10;
+    /// Use extended headers.
+    pub const EXTENDED_HEADERS: u32 = 11;
 }
 
 /// Types of option replies; errors have the top bit set.
@@ -48,16 +59,22 @@ pub enum ReplyKind {
     Server,
     /// A piece of information.
     Info,
+    /// A context of BLOCK_STATUS.
+    MetaContext,
     /// The option is not supported.
     Unsupported,
     /// The option's data is malformed.
     Invalid,
+    /// Nothing but STARTTLS is answered before TLS.
+    TlsRequired,
     /// No such export.
     Unknown,
     /// The server is stopping.
     Shutdown,
     /// The option's data is too long.
     TooBig,
+    /// Extended headers are in use, and there is no way back.
+    ExtendedRequired,
 }
 
 impl ReplyKind {
@@ -68,11 +85,14 @@ impl ReplyKind {
             Self::Ack => 1,
             Self::Server => 2,
             Self::Info => 3,
+            Self::MetaContext => 4,
             Self::Unsupported => ERROR | 1,
             Self::Invalid => ERROR | 3,
+            Self::TlsRequired => ERROR | 5,
             Self::Unknown => ERROR | 6,
             Self::Shutdown => ERROR | 7,
             Self::TooBig => ERROR | 9,
+            Self::ExtendedRequired => ERROR | 10,
         }
     }
 }
@@ -98,6 +118,8 @@ pub fn greeting() -> [u8; 18] {
 /// answers, since it asks nothing else.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ClientFlags {
+    /// The client understands error replies to options.
+    pub fixed_newstyle: bool,
     /// Leave out the padding after `EXPORT_NAME`.
     pub no_zeroes: bool,
 }
@@ -112,7 +134,8 @@ impl ClientFlags {
         if flags & !u32::from(FIXED_NEWSTYLE | NO_ZEROES) != 0 {
             return Err(Violation::ClientFlags(flags));
         }
-        Ok(Self { no_zeroes: flags & u32::from(NO_ZEROES) != 0 })
+        let has = |flag: u16| flags & u32::from(flag) != 0;
+        Ok(Self { fixed_newstyle: has(FIXED_NEWSTYLE), no_zeroes: has(NO_ZEROES) })
     }
 }
 
@@ -226,6 +249,11 @@ pub fn reply_block_size(out: &mut Vec<u8>, option: u32) {
     let info = INFO_BLOCK_SIZE.to_be_bytes();
     let sizes = [MIN_BLOCK, PREFERRED_BLOCK, MAX_PAYLOAD].map(u32::to_be_bytes);
     reply(out, option, ReplyKind::Info, &[&info, sizes.as_flattened()]);
+}
+
+/// Appends the `NBD_REP_META_CONTEXT` that names `base:allocation`, with its number when it is selected.
+pub fn reply_context(out: &mut Vec<u8>, option: u32, id: u32) {
+    reply(out, option, ReplyKind::MetaContext, &[&id.to_be_bytes(), ALLOCATION.as_bytes()]);
 }
 
 /// Appends the answer to `EXPORT_NAME`.

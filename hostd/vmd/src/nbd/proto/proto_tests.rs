@@ -5,15 +5,18 @@ use super::negotiation::{
     reply, reply_block_size, text,
 };
 use super::transmission::{
-    Action, REQUEST_LEN, Request, Shape, command, command_flag, simple_reply,
+    Action, EXTENDED_REQUEST_LEN, REQUEST_LEN, Request, Shape, command, command_flag, flag,
 };
 use super::*;
 use proptest::prelude::*;
 
-const DISK: Shape = Shape { size: 1 << 20, read_only: false };
+const DISK: Shape = Shape { size: 1 << 20, read_only: false, fast_zero: false };
+const PLAIN: Terms = Terms { framing: Framing::Simple, allocation: false };
+const STRUCTURED: Terms = Terms { framing: Framing::Structured, allocation: true };
+const EXTENDED: Terms = Terms { framing: Framing::Extended, allocation: true };
 
-fn request(command: u16, flags: u16, offset: u64, length: u32) -> Request {
-    Request { flags, command, cookie: 7, offset, length }
+fn request(command: u16, flags: u16, offset: u64, length: u64) -> Request {
+    Request { extended: false, flags, command, cookie: 7, offset, length }
 }
 
 #[test]
@@ -87,15 +90,16 @@ fn export_queries_whose_lengths_do_not_fit_are_refused() {
 #[test]
 fn commands_and_their_flags() {
     let fua = command_flag::FUA;
-    let check = |c, f| request(c, f, 0, 512).check(DISK);
+    let check = |c, f| request(c, f, 0, 512).check(DISK, PLAIN);
     for (flags, durable) in [(0, false), (fua, true)] {
-        assert_eq!(check(command::READ, flags), Ok(Action::Read));
+        assert_eq!(check(command::READ, flags), Ok(Action::Read { whole: false }));
+        assert_eq!(check(command::CACHE, flags), Ok(Action::Cache));
         assert_eq!(check(command::FLUSH, flags), Ok(Action::Flush));
         assert_eq!(check(command::WRITE, flags), Ok(Action::Write { durable }));
         assert_eq!(check(command::TRIM, flags), Ok(Action::Trim { durable }));
-        let zeroes = Action::WriteZeroes { durable, may_punch: true };
+        let zeroes = Action::WriteZeroes { durable, may_punch: true, fast: false };
         assert_eq!(check(command::WRITE_ZEROES, flags), Ok(zeroes));
-        let zeroes = Action::WriteZeroes { durable, may_punch: false };
+        let zeroes = Action::WriteZeroes { durable, may_punch: false, fast: false };
         assert_eq!(check(command::WRITE_ZEROES, flags | command_flag::NO_HOLE), Ok(zeroes));
     }
     // DF, REQ_ONE, FAST_ZERO, PAYLOAD_LEN and unknown flags; NO_HOLE where it does not belong.
@@ -105,13 +109,13 @@ fn commands_and_their_flags() {
         }
     }
     assert_eq!(check(command::WRITE, command_flag::NO_HOLE), Err(WireError::Invalid));
-    // CACHE, BLOCK_STATUS and RESIZE are not advertised; the rest does not exist.
-    for c in [5, 7, 8, 9, u16::MAX] {
+    // BLOCK_STATUS without a context, RESIZE, and the rest that does not exist.
+    for c in [7, 8, 9, u16::MAX] {
         assert_eq!(check(c, 0), Err(WireError::Invalid));
         assert_eq!(check(c, fua), Err(WireError::Invalid));
     }
-    let odd = Request { flags: u16::MAX, ..request(command::DISC, 0, u64::MAX, u32::MAX) };
-    assert_eq!(odd.check(DISK), Ok(Action::Disconnect));
+    let odd = Request { flags: u16::MAX, ..request(command::DISC, 0, u64::MAX, u64::MAX) };
+    assert_eq!(odd.check(DISK, PLAIN), Ok(Action::Disconnect));
 }
 
 #[test]
@@ -119,72 +123,135 @@ fn ranges_outside_get_the_code_of_their_command() {
     for (offset, length) in
         [(DISK.size, 1), (DISK.size - 1, 2), (u64::MAX, 1), (u64::MAX - 4095, 8192)]
     {
-        let check = |c| request(c, 0, offset, length).check(DISK);
+        let check = |c| request(c, 0, offset, length).check(DISK, PLAIN);
         assert_eq!(check(command::READ), Err(WireError::Invalid));
         assert_eq!(check(command::TRIM), Err(WireError::Invalid));
+        assert_eq!(check(command::CACHE), Err(WireError::Invalid));
         assert_eq!(check(command::WRITE), Err(WireError::NoSpace));
         assert_eq!(check(command::WRITE_ZEROES), Err(WireError::NoSpace));
     }
-    assert!(request(command::READ, 0, DISK.size, 0).check(DISK).is_ok());
+    assert!(request(command::READ, 0, DISK.size, 0).check(DISK, PLAIN).is_ok());
 }
 
 #[test]
 fn payloads_have_a_limit_and_ranges_without_payload_have_none() {
-    let huge = Shape { size: 1 << 40, read_only: false };
-    let check = |c, length| request(c, 0, 0, length).check(huge);
+    let huge = Shape { size: 1 << 40, ..DISK };
+    let check = |c, length| request(c, 0, 0, length).check(huge, PLAIN);
     for c in [command::READ, command::WRITE] {
-        assert!(check(c, MAX_PAYLOAD).is_ok());
-        assert_eq!(check(c, MAX_PAYLOAD + 1), Err(WireError::Invalid));
+        assert!(check(c, u64::from(MAX_PAYLOAD)).is_ok());
+        assert_eq!(check(c, u64::from(MAX_PAYLOAD) + 1), Err(WireError::Invalid));
     }
-    assert!(check(command::TRIM, u32::MAX).is_ok());
-    assert!(check(command::WRITE_ZEROES, u32::MAX).is_ok());
+    assert!(check(command::TRIM, u64::from(u32::MAX)).is_ok());
+    assert!(check(command::WRITE_ZEROES, u64::from(u32::MAX)).is_ok());
 }
 
 #[test]
 fn read_only_exports_refuse_changes_and_say_so() {
     let shape = Shape { read_only: true, ..DISK };
     for c in [command::WRITE, command::TRIM, command::WRITE_ZEROES] {
-        assert_eq!(request(c, 0, 0, 512).check(shape), Err(WireError::Perm));
+        assert_eq!(request(c, 0, 0, 512).check(shape, PLAIN), Err(WireError::Perm));
     }
-    assert!(request(command::READ, 0, 0, 512).check(shape).is_ok());
-    assert!(request(command::FLUSH, 0, 0, 0).check(shape).is_ok());
-    assert_eq!(shape.flags(), 0b1_0000_1111);
-    assert_eq!(DISK.flags(), 0b1_0110_1101);
+    assert!(request(command::READ, 0, 0, 512).check(shape, PLAIN).is_ok());
+    assert!(request(command::FLUSH, 0, 0, 0).check(shape, PLAIN).is_ok());
+    assert_eq!(shape.flags(PLAIN), 0b101_0000_1111);
+    assert_eq!(DISK.flags(PLAIN), 0b101_0110_1101);
 }
 
 #[test]
-fn simple_replies_echo_the_cookie() {
-    assert_eq!(
-        simple_reply(0x0102_0304_0506_0708, None),
-        *b"gDf\x98\0\0\0\0\x01\x02\x03\x04\x05\x06\x07\x08"
-    );
-    assert_eq!(simple_reply(u64::MAX, Some(WireError::Shutdown))[4..8], 108u32.to_be_bytes());
+fn flags_follow_what_was_agreed_on() {
+    let fast = Shape { fast_zero: true, ..DISK };
+    let extra = |shape: Shape, terms| shape.flags(terms) & !DISK.flags(PLAIN);
+    assert_eq!(extra(fast, PLAIN), flag::SEND_FAST_ZERO);
+    assert_eq!(extra(Shape { read_only: true, ..fast }, PLAIN), flag::READ_ONLY);
+    assert_eq!(extra(DISK, STRUCTURED), flag::SEND_DF);
+    assert_eq!(extra(DISK, EXTENDED), flag::SEND_DF | flag::BLOCK_STATUS_PAYLOAD);
+    assert_eq!(extra(DISK, Terms { allocation: false, ..EXTENDED }), flag::SEND_DF);
 }
 
 #[test]
-fn a_write_that_is_too_long_to_skip_is_a_violation() {
-    let parse = |length| Request::parse(&request(command::WRITE, 0, 0, length).encode());
-    assert!(parse(MAX_DISCARDED).is_ok());
-    assert_eq!(parse(MAX_DISCARDED + 1), Err(Violation::WriteLength(MAX_DISCARDED + 1)));
-    assert!(Request::parse(&request(command::TRIM, 0, 0, u32::MAX).encode()).is_ok());
-    assert_eq!(Request::parse(&[0; REQUEST_LEN]), Err(Violation::RequestMagic));
+fn newer_commands_and_flags_need_their_terms() {
+    let fast = Shape { fast_zero: true, ..DISK };
+    let one = command_flag::REQ_ONE;
+    let dont_fragment = request(command::READ, command_flag::DF, 0, 512);
+    assert_eq!(dont_fragment.check(DISK, STRUCTURED), Ok(Action::Read { whole: true }));
+    assert_eq!(dont_fragment.check(DISK, EXTENDED), Ok(Action::Read { whole: true }));
+    let status = |flags, length| request(command::BLOCK_STATUS, flags, 0, length);
+    let answer = Ok(Action::BlockStatus { one: true });
+    assert_eq!(status(one, 512).check(DISK, STRUCTURED), answer);
+    assert_eq!(status(one, 512).check(DISK, PLAIN), Err(WireError::Invalid));
+    assert_eq!(status(0, 0).check(DISK, STRUCTURED), Err(WireError::Invalid));
+    assert_eq!(status(0, DISK.size + 1).check(DISK, STRUCTURED), Err(WireError::Invalid));
+    let zeroes = request(command::WRITE_ZEROES, command_flag::FAST_ZERO, 0, 512);
+    let action = Action::WriteZeroes { durable: false, may_punch: true, fast: true };
+    assert_eq!(zeroes.check(fast, PLAIN), Ok(action));
+    assert_eq!(zeroes.check(DISK, PLAIN), Err(WireError::Invalid));
+}
+
+#[test]
+fn extended_requests_say_whether_a_payload_follows() {
+    let with = command_flag::PAYLOAD_LEN;
+    let request =
+        |command, flags, length| Request { extended: true, ..request(command, flags, 0, length) };
+    let check = |c, f, length| request(c, f, length).check(DISK, EXTENDED);
+    assert_eq!(check(command::WRITE, with, 512), Ok(Action::Write { durable: false }));
+    // As QEMU sends it.
+    assert_eq!(check(command::WRITE, 0, 512), Ok(Action::Write { durable: false }));
+    assert_eq!(request(command::WRITE, 0, 512).payload(), 512);
+    for c in [command::READ, command::TRIM, command::WRITE_ZEROES, command::CACHE, command::FLUSH] {
+        assert_eq!(request(c, with, 512).payload(), 512);
+        assert_eq!(check(c, with, 512), Err(WireError::Invalid));
+    }
+    let filtered = Ok(Action::FilteredStatus { one: false });
+    assert_eq!(check(command::BLOCK_STATUS, with, 12), filtered);
+    for length in [0, 8, 11, 13, 16] {
+        assert_eq!(check(command::BLOCK_STATUS, with, length), Err(WireError::Invalid));
+    }
+    let parse = |r: Request| Request::parse(&r.encode(), Framing::Extended);
+    assert!(parse(request(command::TRIM, 0, u64::MAX)).is_ok());
+    let payload = request(command::TRIM, with, u64::MAX);
+    assert_eq!(parse(payload), Err(Violation::PayloadLength(u64::MAX)));
+}
+
+#[test]
+fn a_payload_that_is_too_long_to_skip_is_a_violation() {
+    let parse = |length| {
+        let bytes = request(command::WRITE, 0, 0, length).encode();
+        Request::parse(&bytes, Framing::Simple)
+    };
+    let longest = u64::from(MAX_DISCARDED);
+    assert!(parse(longest).is_ok());
+    assert_eq!(parse(longest + 1), Err(Violation::PayloadLength(longest + 1)));
+    let trim = request(command::TRIM, 0, 0, u64::from(u32::MAX)).encode();
+    assert!(Request::parse(&trim, Framing::Structured).is_ok());
+    for framing in [Framing::Simple, Framing::Extended] {
+        assert_eq!(Request::parse(&[0; REQUEST_LEN], framing), Err(Violation::RequestMagic));
+        let short = request(command::READ, 0, 0, 1).encode();
+        let cut = short.get(..REQUEST_LEN - 1).unwrap();
+        assert_eq!(Request::parse(cut, framing), Err(Violation::RequestMagic));
+    }
+    assert_eq!(Request::parse(&trim, Framing::Extended), Err(Violation::RequestMagic));
+    assert!(EXTENDED_REQUEST_LEN > trim.len());
 }
 
 proptest! {
     #[test]
-    fn requests_round_trip(flags: u16, command: u16, cookie: u64, offset: u64, length in 0..MAX_DISCARDED) {
-        let request = Request { flags, command, cookie, offset, length };
-        prop_assert_eq!(Request::parse(&request.encode()), Ok(request));
+    fn requests_round_trip(extended: bool, flags: u16, command: u16, cookie: u64, offset: u64, length in 0..MAX_DISCARDED) {
+        let request = Request { extended, flags, command, cookie, offset, length: u64::from(length) };
+        let framing = if extended { Framing::Extended } else { Framing::Structured };
+        prop_assert_eq!(Request::parse(&request.encode(), framing), Ok(request));
     }
 
     #[test]
-    fn what_is_allowed_lies_inside(flags: u16, command in 0u16..10, offset: u64, length: u32, size: u64, read_only: bool) {
-        let request = Request { flags, command, cookie: 0, offset, length };
-        match request.check(Shape { size, read_only }) {
-            Ok(Action::Disconnect | Action::Flush) | Err(_) => {}
+    fn what_is_allowed_lies_inside(extended: bool, flags in 0u16..64, command in 0u16..10, offset in 0u64..3000, length in 0u64..3000, size in 0u64..4000, read_only: bool, far: bool, fast_zero: bool) {
+        let offset = if far { u64::MAX - offset } else { offset };
+        let request = Request { extended, flags, command, cookie: 0, offset, length };
+        let terms = if extended { EXTENDED } else { STRUCTURED };
+        match request.check(Shape { size, read_only, fast_zero }, terms) {
+            Ok(Action::Disconnect | Action::Flush | Action::FilteredStatus { .. }) | Err(_) => {}
             Ok(action) => {
-                prop_assert!(offset.checked_add(u64::from(length)).unwrap() <= size);
-                prop_assert!(action == Action::Read || !read_only);
+                prop_assert!(offset.checked_add(length).unwrap() <= size);
+                let reads = matches!(action, Action::Read { .. } | Action::Cache | Action::BlockStatus { .. });
+                prop_assert!(reads || !read_only);
             }
         }
     }
@@ -196,8 +263,8 @@ proptest! {
         if let Some(header) = bytes.first_chunk() {
             let _ = OptionHeader::parse(header);
         }
-        if let Some(request) = bytes.first_chunk() {
-            let _ = Request::parse(request);
-        }
+        let _ = Request::parse(&bytes, Framing::Simple);
+        let _ = Request::parse(&bytes, Framing::Extended);
+        let _ = super::meta::ContextQuery::parse(&bytes);
     }
 }
