@@ -78,7 +78,7 @@ fn raise_locked_memory() {
 }
 
 /// Descriptors that a host and its vmds may have. A vmd keeps one for every file of a home that the kernel knows,
-/// so the usual hard limits (4096 to 20,000) end an `ls -R` of a large home. This is the kernel's own default
+/// so the usual hard limits (4096 to 20,000) let it know few at a time. This is the kernel's default
 /// ceiling (fs.nr_open).
 const DESCRIPTORS: u64 = 1 << 20;
 

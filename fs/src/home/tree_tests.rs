@@ -128,6 +128,38 @@ fn nodes_live_as_long_as_the_kernel_counts_them() {
 }
 
 #[test]
+fn the_kernel_is_asked_to_forget_what_is_idle_and_folders_only_if_empty() {
+    let Fixture { home, folder } = fixture();
+    fs::create_dir_all(folder.path().join("parent")).unwrap();
+    fs::create_dir_all(folder.path().join("opened")).unwrap();
+    for name in ["idle", "open", "parent/child"] {
+        fs::write(folder.path().join(name), b"").unwrap();
+    }
+    let look = |parent, name: &str| home.lookup(parent, OsStr::new(name)).unwrap().id;
+    let (parent, opened) = (look(1, "parent"), look(1, "opened"));
+    let open = home.open_file(&home.node(look(1, "open")).unwrap(), false).unwrap();
+    look(1, "idle");
+    let child = look(parent, "child");
+    let handle = home.open_folder(opened).unwrap();
+    let named = |names: &[(u64, &str)]| -> Vec<(u64, OsString)> {
+        names.iter().map(|(id, name)| (*id, OsString::from(name))).collect()
+    };
+    let sorted = || {
+        let mut names = home.nodes.least_used();
+        names.sort();
+        names
+    };
+    let mut expected = named(&[(1, "idle"), (parent, "child")]);
+    expected.sort();
+    assert_eq!(sorted(), expected);
+    home.forget(child, 1);
+    drop((open, handle));
+    let mut expected = named(&[(1, "idle"), (1, "open"), (1, "opened"), (1, "parent")]);
+    expected.sort();
+    assert_eq!(sorted(), expected);
+}
+
+#[test]
 fn renames_keep_the_node_and_open_by_the_new_name() {
     if !root_only() {
         return;

@@ -9,6 +9,7 @@ use std::fs::{self, File, OpenOptions, Permissions};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use uuid::Uuid;
 
@@ -124,7 +125,8 @@ impl Mounted {
 
     /// Unmounts as an operator does; fails if something is still open.
     pub(crate) fn unmount(mut self) {
-        rustix::mount::unmount(self.path(), UnmountFlags::empty()).unwrap();
+        let path = self.path();
+        eventually(|| rustix::mount::unmount(path, UnmountFlags::empty())).unwrap();
         self.server.take().unwrap().join().unwrap();
     }
 }
@@ -138,6 +140,18 @@ impl Drop for Mounted {
         }
         if let Some(server) = self.server.take().filter(|_| !std::thread::panicking()) {
             let _ = server.join();
+        }
+    }
+}
+
+/// Tries again for a moment. What was closed here may be open a little longer: in a child that another test
+/// forked and that has not come to its exec, or in the server, which the kernel tells of a close later.
+pub(crate) fn eventually<T, E>(mut attempt: impl FnMut() -> Result<T, E>) -> Result<T, E> {
+    let deadline = Instant::now() + Duration::from_secs(5);
+    loop {
+        match attempt() {
+            Err(_) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(5)),
+            done => return done,
         }
     }
 }

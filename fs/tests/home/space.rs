@@ -1,6 +1,6 @@
 //! Holes, reserved space, copies inside the mount, and what is not served.
 
-use super::mounted::{Store, pattern};
+use super::mounted::{Store, eventually, pattern};
 use rustix::fs::{FallocateFlags, SeekFrom, XattrFlags, fallocate};
 use rustix::io::Errno;
 use std::fs::{self, OpenOptions};
@@ -139,7 +139,7 @@ fn a_full_storage_harms_no_old_byte() {
     inside.write_all_at(b"still works", 5000).unwrap();
     drop((filler, append, inside));
     fs::remove_file(mount.at("filler")).unwrap();
-    fs::write(mount.at("filler"), &old).unwrap();
+    eventually(|| fs::write(mount.at("filler"), &old)).unwrap();
     mount.unmount();
     let mount = store.mount().unwrap();
     let mut expected = left;

@@ -108,7 +108,42 @@ fn empty_root() -> Result<OwnedFd, Errno> {
 fn own_namespace() -> Result<(), Errno> {
     // SAFETY: only `FILES` could take descriptors away from other threads, and it is not among the flags.
     unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNS) }?;
-    rustix::mount::mount_change("/", MountPropagationFlags::REC | MountPropagationFlags::PRIVATE)
+    let cut_off = || {
+        let flags = MountPropagationFlags::REC | MountPropagationFlags::PRIVATE;
+        rustix::mount::mount_change("/", flags)
+    };
+    match cut_off() {
+        // The root is no mount: the host runs in a chroot.
+        Err(Errno::INVAL) => {
+            mount_own_root()?;
+            cut_off()
+        }
+        done => done,
+    }
+}
+
+/// Makes the folder that a chroot calls its root a mount, which only such can be left for good. The mounts around
+/// the chroot stay in this namespace, out of reach; homes of other VMs among them would be kept alive, so they go.
+fn mount_own_root() -> Result<(), Errno> {
+    let own = copy(CWD, "/", OpenTreeFlags::AT_RECURSIVE)?;
+    let mounts = std::fs::read_to_string("/proc/self/mounts").map_err(|_| last_error())?;
+    for line in mounts.lines() {
+        let mut fields = line.split(' ').skip(1);
+        if let (Some(place), Some("fuse.coffer")) = (fields.next(), fields.next()) {
+            // A place that cannot be named keeps its home alive until this process ends: no harm but that.
+            let _ = rustix::mount::unmount(unescaped(place), UnmountFlags::DETACH);
+        }
+    }
+    place(&own, CWD, "/")?;
+    rustix::process::fchdir(&own)?;
+    rustix::process::chroot(".")
+}
+
+/// A path of the mount table, where blanks and backslashes stand as octal numbers (proc(5)).
+fn unescaped(place: &str) -> String {
+    [(r"\040", " "), (r"\011", "\t"), (r"\012", "\n"), (r"\134", "\\")]
+        .iter()
+        .fold(place.to_owned(), |path, (code, sign)| path.replace(code, sign))
 }
 
 /// Mounts the new root on top of the old one, and the two places in it.
