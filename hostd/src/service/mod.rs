@@ -95,18 +95,36 @@ impl Service {
         self.disks.is_empty() && self.home.is_none()
     }
 
-    /// Clients of each disk now; empty when the vmd does not answer.
-    pub fn clients(&mut self) -> BTreeMap<Name, u32> {
-        let Process::Up(vmd) = &mut self.process else { return BTreeMap::new() };
-        let report = match vmd.status() {
-            Ok(report) => report,
-            Err(e) => {
-                tracing::debug!("no status: {e}");
-                return BTreeMap::new();
+    /// Clients of each disk now. A vmd that ended too often has none.
+    ///
+    /// # Errors
+    /// When the vmd does not say, or is being started again: clients may be there then.
+    pub fn clients(&mut self) -> Result<BTreeMap<Name, u32>, Fault> {
+        let report = match &mut self.process {
+            Process::Up(vmd) => vmd.status()?,
+            Process::Failed => return Ok(BTreeMap::new()),
+            Process::Restarting => {
+                return Err(Fault::refused(
+                    ErrorCode::DataPlane,
+                    "the vmd is being started again, and clients wait for it",
+                    "try again in a moment",
+                ));
             }
         };
         let counts = report.disks.into_iter();
-        counts.filter_map(|d| Some((d.disk.parse().ok()?, d.clients))).collect()
+        Ok(counts.filter_map(|d| Some((d.disk.parse().ok()?, d.clients))).collect())
+    }
+
+    /// Ids of the KEKs that it keeps.
+    pub(crate) fn key_ids(&self) -> std::collections::BTreeSet<KeyId> {
+        self.leases.keys().cloned().collect()
+    }
+
+    /// Ends a vmd that does not answer; its watcher starts another for what is still to be served.
+    pub(crate) fn end_process(&mut self) {
+        if let Process::Up(vmd) = &mut self.process {
+            vmd.signal_kill();
+        }
     }
 
     /// Keeps a KEK for as long as the VM runs.
@@ -182,11 +200,12 @@ fn take_lock(vm: &Vm) -> Result<FileLock, Fault> {
     match files::lock(&vm.folder.lock())? {
         Locked::Ours(lock) => Ok(lock),
         Locked::Theirs(pid) => {
-            let by = pid.map_or(String::new(), |pid| format!(", process {pid} or a child of it"));
+            let by = pid.map_or(String::new(), |pid| format!(" (started by hostd process {pid})"));
             Err(Fault::refused(
                 ErrorCode::InUse,
-                format!("another host process serves VM {}{by}", vm.name),
-                "stop it, or use the hostd that runs it",
+                format!("a process that is not under this hostd serves VM {}{by}", vm.name),
+                "a vmd that did not answer at the start is looked at again every few seconds, see \
+                 `coffer host status`; else use the hostd that runs it",
             ))
         }
     }
