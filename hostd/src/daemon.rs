@@ -26,7 +26,7 @@ use std::time::{Duration, Instant};
 use thiserror::Error;
 use tokio::signal::unix::{SignalKind, signal};
 
-/// How often unused keys are looked for. Keys expire in minutes, so seconds late do not matter.
+/// How often unused keys and processes that were left alone are looked at. Seconds late do not matter.
 const EXPIRE_EVERY: Duration = Duration::from_secs(5);
 
 /// How long requests in flight may take after the stop was asked for.
@@ -95,6 +95,7 @@ pub fn run(config: Config, demo: bool) -> Result<(), StartError> {
         started: Instant::now(),
         confinement: Mutex::default(),
         warnings: Mutex::default(),
+        looking: Mutex::default(),
         config,
     });
     host.datastores.iter().for_each(|store| host.scan(store));
@@ -238,7 +239,12 @@ async fn answer(host: &Arc<Host>) -> Result<(), StartError> {
     let mut tick = tokio::time::interval(EXPIRE_EVERY);
     loop {
         tokio::select! {
-            _ = tick.tick() => host.keyring.expire(Instant::now()),
+            _ = tick.tick() => {
+                host.keyring.expire(Instant::now());
+                let host = Arc::clone(host);
+                // It may wait for a process that hangs.
+                tokio::task::spawn_blocking(move || host.look_again());
+            }
             _ = term.recv() => break,
             _ = interrupt.recv() => break,
         }

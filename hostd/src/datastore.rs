@@ -78,8 +78,9 @@ impl Datastore {
     /// it must be scanned.
     pub fn refresh(&self) -> bool {
         let mut inner = self.inner();
-        if let Hold::Held { place, .. } = &inner.hold
+        if let Hold::Held { place, lock } = &inner.hold
             && Place::of(&self.path).ok() == Some(*place)
+            && (lock.is_some() || read_only(&self.path))
         {
             return false;
         }
@@ -93,10 +94,14 @@ impl Datastore {
         matches!(self.inner().hold, Hold::Held { .. })
     }
 
-    /// State now.
+    /// State now. One that was read-only and can be written again is locked on the way.
     #[must_use]
     pub fn state(&self) -> DatastoreState {
-        match &self.inner().hold {
+        let mut inner = self.inner();
+        if matches!(inner.hold, Hold::Held { lock: None, .. }) && !read_only(&self.path) {
+            inner.hold = hold(&self.path);
+        }
+        match &inner.hold {
             Hold::Not(reason) => DatastoreState::Unavailable(reason.clone()),
             Hold::Held { lock: None, .. } => DatastoreState::ReadOnly,
             Hold::Held { .. } if read_only(&self.path) => DatastoreState::ReadOnly,
@@ -109,18 +114,34 @@ impl Datastore {
     /// # Errors
     /// A refusal with code `storage` that names the reason.
     pub fn writable(&self) -> Result<(), Fault> {
-        let (reason, remedy) = match self.state() {
-            DatastoreState::Ready => return Ok(()),
-            DatastoreState::ReadOnly => ("is read-only".to_owned(), "mount it writable"),
-            DatastoreState::Unavailable(reason) => {
-                (format!("cannot be used: {reason}"), "see `coffer host status`")
-            }
-        };
-        Err(Fault::refused(
+        match self.state() {
+            DatastoreState::Ready => Ok(()),
+            DatastoreState::ReadOnly => Err(self.refusal("is read-only", "mount it writable")),
+            DatastoreState::Unavailable(reason) => Err(self.unavailable(&reason)),
+        }
+    }
+
+    /// Refuses unless it can be read.
+    ///
+    /// # Errors
+    /// A refusal with code `storage` that names the reason.
+    pub fn readable(&self) -> Result<(), Fault> {
+        match self.state() {
+            DatastoreState::Ready | DatastoreState::ReadOnly => Ok(()),
+            DatastoreState::Unavailable(reason) => Err(self.unavailable(&reason)),
+        }
+    }
+
+    fn unavailable(&self, reason: &str) -> Fault {
+        self.refusal(&format!("cannot be used: {reason}"), "see `coffer host status`")
+    }
+
+    fn refusal(&self, what: &str, remedy: &str) -> Fault {
+        Fault::refused(
             ErrorCode::Storage,
-            format!("datastore {} ({}) {reason}", self.name, self.path.display()),
+            format!("datastore {} ({}) {what}", self.name, self.path.display()),
             remedy,
-        ))
+        )
     }
 
     /// As the API shows it.

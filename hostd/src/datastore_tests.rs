@@ -105,3 +105,65 @@ fn a_missing_folder_is_unavailable_until_it_is_there() {
     assert!(!store.refresh(), "and is no news the second time");
     store.writable().unwrap();
 }
+
+/// Mounts a tmpfs over a folder, or says that this process may not.
+fn mounted(path: &Path) -> Option<Mounted<'_>> {
+    use rustix::mount::{MountFlags, mount};
+    match mount("tmpfs", path, "tmpfs", MountFlags::empty(), None) {
+        Ok(()) => Some(Mounted(path)),
+        Err(e) => {
+            let _ = std::io::Write::write_fmt(
+                &mut std::io::stderr(),
+                format_args!("SKIPPED: this process may not mount ({e})\n"),
+            );
+            None
+        }
+    }
+}
+
+struct Mounted<'a>(&'a Path);
+
+impl Mounted<'_> {
+    fn read_only(&self, on: bool) {
+        use rustix::mount::{MountFlags, mount_remount};
+        let flags = if on { MountFlags::RDONLY } else { MountFlags::empty() };
+        mount_remount(self.0, flags, c"").unwrap();
+    }
+}
+
+impl Drop for Mounted<'_> {
+    fn drop(&mut self) {
+        let _gone = rustix::mount::unmount(self.0, rustix::mount::UnmountFlags::DETACH);
+    }
+}
+
+#[test]
+fn a_datastore_that_becomes_writable_is_locked_then() {
+    let dir = tempfile::tempdir().unwrap();
+    let Some(mount) = mounted(dir.path()) else { return };
+    mount.read_only(true);
+    let store = store(dir.path());
+    assert_eq!(store.state(), DatastoreState::ReadOnly);
+    assert!(store.readable().is_ok() && store.writable().is_err());
+    mount.read_only(false);
+    store.refresh();
+    assert_eq!(store.state(), DatastoreState::Ready);
+    assert!(dir.path().join(LOCK_FILE).exists());
+}
+
+#[test]
+fn a_lock_is_taken_where_nothing_can_be_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let Some(mount) = mounted(dir.path()) else { return };
+    let ours = |name: &str| matches!(files::lock(&dir.path().join(name)).unwrap(), Locked::Ours(_));
+    assert!(ours("there"));
+    mount.read_only(true);
+    for name in ["there", "absent"] {
+        let path = dir.path().join(name);
+        let held = files::lock(&path).unwrap();
+        assert!(matches!(held, Locked::Ours(_)), "{name}");
+        assert!(!ours(name), "{name} was locked twice");
+        drop(held);
+        assert!(ours(name), "{name}");
+    }
+}

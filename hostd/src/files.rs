@@ -59,10 +59,9 @@ pub fn unlock(fd: &OwnedFd) {
 /// # Errors
 /// [`Fault::Io`] when the file cannot be opened or locked.
 pub fn lock(path: &Path) -> Result<Locked, Fault> {
-    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-    let fd =
-        rustix::fs::open(path, flags, Mode::RUSR | Mode::WUSR).map_err(Fault::io("open", path))?;
-    match rustix::fs::flock(&fd, FlockOperation::NonBlockingLockExclusive) {
+    let (fd, writable) = open_lock(path)?;
+    match take(&fd, writable) {
+        Ok(()) if !writable => Ok(Locked::Ours(FileLock { fd: Some(fd) })),
         Ok(()) => {
             let mut file = File::from(fd);
             let noted = file.set_len(0).and_then(|()| write!(file, "{}", std::process::id()));
@@ -78,6 +77,34 @@ pub fn lock(path: &Path) -> Result<Locked, Fault> {
             Ok(Locked::Theirs(read.ok().and_then(|_| text.trim().parse().ok())))
         }
         Err(e) => Err(Fault::io("lock", path)(e)),
+    }
+}
+
+/// Opens a lock file, and tells whether it can be written. On a file system that is mounted read-only the lock is
+/// taken on what is there: the file, or else the folder that it would be in.
+fn open_lock(path: &Path) -> Result<(OwnedFd, bool), Fault> {
+    let common = OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    let flags = common | OFlags::RDWR | OFlags::CREATE;
+    match rustix::fs::open(path, flags, Mode::RUSR | Mode::WUSR) {
+        Ok(fd) => return Ok((fd, true)),
+        Err(Errno::ROFS) => {}
+        Err(e) => return Err(Fault::io("open", path)(e)),
+    }
+    match rustix::fs::open(path, common | OFlags::RDONLY, Mode::empty()) {
+        Ok(fd) => Ok((fd, false)),
+        Err(Errno::NOENT) => Ok((open_folder(path.parent().unwrap_or(Path::new("/")))?, false)),
+        Err(e) => Err(Fault::io("open", path)(e)),
+    }
+}
+
+/// Takes the lock. NFS wants a descriptor that can write for an exclusive one (flock(2)); readers then share, which
+/// still keeps writers away.
+fn take(fd: &OwnedFd, writable: bool) -> Result<(), Errno> {
+    match rustix::fs::flock(fd, FlockOperation::NonBlockingLockExclusive) {
+        Err(Errno::BADF) if !writable => {
+            rustix::fs::flock(fd, FlockOperation::NonBlockingLockShared)
+        }
+        outcome => outcome,
     }
 }
 

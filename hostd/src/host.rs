@@ -54,6 +54,8 @@ pub struct Host {
     pub(crate) confinement: Mutex<Vec<String>>,
     /// Things found at run time that an operator should know.
     pub(crate) warnings: Mutex<Vec<Warning>>,
+    /// Held while processes that were left alone are looked at again.
+    pub(crate) looking: Mutex<()>,
 }
 
 impl Host {
@@ -81,11 +83,22 @@ impl Host {
 
     /// Notes something that an operator should know.
     pub(crate) fn warn(&self, vm: Option<&str>, text: String) {
-        tracing::warn!("{text}");
         let warning = Warning { vm: vm.map(ToOwned::to_owned), text };
         let mut warnings = self.warnings.lock().unwrap_or_else(PoisonError::into_inner);
-        if warnings.len() < MAX_WARNINGS && !warnings.contains(&warning) {
+        if warnings.contains(&warning) {
+            return;
+        }
+        tracing::warn!("{}", warning.text);
+        if warnings.len() < MAX_WARNINGS {
             warnings.push(warning);
+        }
+    }
+
+    /// Looks again at processes that were left alone, for example because they did not answer; one look at a time.
+    pub(crate) fn look_again(self: &Arc<Self>) {
+        let Ok(_looking) = self.looking.try_lock() else { return };
+        if let Err(e) = self.adopt_more() {
+            tracing::warn!("running VMs could not be looked for: {e}");
         }
     }
 

@@ -164,6 +164,7 @@ fn build(dir: &Path, store: &Path, open: bool) -> Arc<Host> {
         started: Instant::now(),
         confinement: Mutex::default(),
         warnings: Mutex::default(),
+        looking: Mutex::default(),
         config,
     };
     host.datastores.iter().for_each(|store| host.scan(store));

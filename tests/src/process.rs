@@ -1,6 +1,8 @@
 //! Processes of others, seen through /proc: whose they are, and ending them.
 
-use rustix::process::{Pid, Signal, kill_process};
+pub use rustix::process::Signal;
+
+use rustix::process::{Pid, kill_process};
 use std::fs;
 use std::path::Path;
 

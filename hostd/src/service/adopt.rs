@@ -6,6 +6,7 @@
 
 use super::{Port, Process, Served, Service, Vmd, start};
 use crate::fault::Fault;
+use crate::files::{self, Locked};
 use crate::host::Host;
 use crate::mounts;
 use crate::vm::{Access, Inner, Vm};
@@ -90,10 +91,10 @@ impl Host {
             }
             Err(e) => return Outcome::LeftAlone(e.to_string()),
         };
-        let adopted = hello(&link).and_then(|report| {
+        let adopted = hello(&link).and_then(|(report, pid)| {
             // One connection at a time: the adoption makes its own.
             drop(link);
-            self.adopt(&socket, &report)
+            self.adopt(run, &socket, &report, pid)
         });
         adopted.unwrap_or_else(Outcome::LeftAlone)
     }
@@ -117,23 +118,35 @@ impl Host {
         self.vm_of(run).is_some_and(|vm| vm.try_enter().is_none_or(|inner| inner.service.is_some()))
     }
 
-    fn adopt(self: &Arc<Self>, socket: &Path, hello: &Report) -> Result<Outcome, String> {
+    /// Adopts the vmd of a runtime folder. A vmd is what a guest can take over, so nothing that it says is believed
+    /// where it can be known otherwise: the VM is that of the folder, the process is named by the kernel (`pid`),
+    /// and paths come from the configuration.
+    fn adopt(
+        self: &Arc<Self>,
+        run: &Path,
+        socket: &Path,
+        hello: &Report,
+        pid: u32,
+    ) -> Result<Outcome, String> {
         let text = |e: Fault| e.to_string();
         self.note_report(hello).map_err(text)?;
         let Some(id) = hello.id else {
             // hostd ended between its start and its set-up: it has no VM, no key and no lock.
-            Vmd::found("unknown", socket, hello.pid).map_err(text)?.kill();
+            Vmd::found("unknown", socket, pid).map_err(text)?.kill();
             return Ok(Outcome::Stale);
         };
-        let vm = self.inventory.by_id(id).ok_or_else(|| {
-            format!("process {} serves VM {id}, which no datastore of this host has", hello.pid)
+        let vm = self.vm_of(run).ok_or_else(|| {
+            format!("process {pid} serves VM {id}, which no datastore of this host has")
         })?;
+        if vm.id != id {
+            return Err(format!("process {pid} claims to serve VM {id}, which is not {}", vm.name));
+        }
         let mut inner = vm.enter().map_err(text)?;
-        let mut vmd = Vmd::found(vm.name.as_str(), socket, hello.pid).map_err(text)?;
+        let mut vmd = Vmd::found(vm.name.as_str(), socket, pid).map_err(text)?;
         let (report, fds) = vmd.report(&Request::Adopt, &[]).map_err(text)?;
         self.calm(vm.name.as_str());
         let service = self.rebuild(&vm, &mut inner, vmd, report, fds)?;
-        tracing::info!("VM {} was adopted: vmd process {}", vm.name, hello.pid);
+        tracing::info!("VM {} was adopted: vmd process {pid}", vm.name);
         inner.service = Some(service);
         if inner.access == Access::Locked {
             // hostd ended between the lock and the stop of the vmd.
@@ -158,25 +171,27 @@ impl Host {
         let (Some(lock), true) = (fds.next(), expected == got) else {
             return Err(format!("it gave {got} descriptors, not {expected}"));
         };
+        check_lock(vm, &lock)?;
         let mut disks = BTreeMap::new();
         for (disk, listener) in report.disks.into_iter().zip(fds.by_ref()) {
             let name: Name = disk.disk.parse().map_err(|e| format!("its disk: {e}"))?;
-            let served =
-                Served { id: disk.id, read_only: disk.read_only, socket: disk.socket, listener };
+            let socket = self.disk_socket(&vm.name, &name);
+            check_listener(&socket, &listener)?;
+            let served = Served { id: disk.id, read_only: disk.read_only, socket, listener };
             disks.insert(name, served);
         }
+        let tls = report.tls.and_then(|_| fds.next()).map(port_of).transpose()?;
         let pidfd = vmd.pidfd().map_err(|e| e.to_string())?;
         self.watch(vm, vmd.pid(), pidfd, None);
         let run = self.run_folder(&vm.name);
+        let home = report.home.is_some().then(|| run.join("home"));
         let mut service = Service {
             run,
             lock,
             leases: BTreeMap::new(),
             disks,
-            home: report.home,
-            tls: report
-                .tls
-                .and_then(|tls| Some(Port { address: tls.address, listener: fds.next()? })),
+            home,
+            tls,
             process: Process::Up(vmd),
             ends: Vec::new(),
         };
@@ -214,13 +229,64 @@ fn run_name(run: &Path) -> Option<&str> {
     run.file_name()?.to_str()
 }
 
-fn hello(link: &Link) -> Result<Report, String> {
+/// What the vmd says of itself, and which process the kernel says it is.
+fn hello(link: &Link) -> Result<(Report, u32), String> {
     link.set_timeout(Some(HELLO_WAIT)).map_err(|e| e.to_string())?;
-    match link.call(&Request::Hello, &[]) {
-        Ok((Response::Report(report), _)) => Ok(report),
-        Ok((Response::Failed(failure), _)) => Err(failure.message),
-        Ok((Response::Ok, _)) => Err("it answered without a report".into()),
+    let report = match link.call(&Request::Hello, &[]) {
+        Ok((Response::Report(report), _)) => report,
+        Ok((Response::Failed(failure), _)) => return Err(failure.message),
+        Ok((Response::Ok, _)) => return Err("it answered without a report".into()),
+        Err(e) => return Err(e.to_string()),
+    };
+    let sender = link.sender().ok_or("the kernel does not say which process answered")?;
+    let own = rustix::process::geteuid().as_raw();
+    if sender.uid != own {
+        return Err(format!("the process that answered belongs to user {}", sender.uid));
+    }
+    let pid = u32::try_from(sender.pid).map_err(|_| format!("{} is no process", sender.pid))?;
+    Ok((report, pid))
+}
+
+/// The descriptor must be the lock of the VM folder, and the lock must be held.
+fn check_lock(vm: &Vm, lock: &OwnedFd) -> Result<(), String> {
+    let path = vm.folder.lock();
+    let given = rustix::fs::fstat(lock).map_err(|e| format!("its lock: {e}"))?;
+    let ours = rustix::fs::lstat(&path).map_err(|e| format!("{}: {e}", path.display()))?;
+    if (given.st_dev, given.st_ino) != (ours.st_dev, ours.st_ino) {
+        return Err("what it gave is not the lock of the VM folder".into());
+    }
+    match files::lock(&path) {
+        Ok(Locked::Theirs(_)) => Ok(()),
+        Ok(Locked::Ours(_)) => Err("it does not hold the lock of the VM folder".into()),
         Err(e) => Err(e.to_string()),
+    }
+}
+
+/// The descriptor must be the socket that listens at this place.
+fn check_listener(path: &Path, listener: &OwnedFd) -> Result<(), String> {
+    let refused = |what: &str| Err(format!("its socket for {}: {what}", path.display()));
+    let Ok(address) = rustix::net::getsockname(listener) else { return refused("it is none") };
+    let Ok(address) = rustix::net::SocketAddrUnix::try_from(address) else {
+        return refused("it is no Unix socket");
+    };
+    let bound = address.path_bytes().unwrap_or_default();
+    if bound != path.as_os_str().as_encoded_bytes() {
+        return refused("it is bound to another place");
+    }
+    match rustix::net::sockopt::socket_acceptconn(listener) {
+        Ok(true) => Ok(()),
+        _ => refused("it does not listen"),
+    }
+}
+
+/// The network port that a descriptor listens at, by its own word.
+fn port_of(listener: OwnedFd) -> Result<Port, String> {
+    let refused = || "its network socket does not listen at an internet address".to_owned();
+    let address = rustix::net::getsockname(&listener).map_err(|_| refused())?;
+    let address = std::net::SocketAddr::try_from(address).map_err(|_| refused())?;
+    match rustix::net::sockopt::socket_acceptconn(&listener) {
+        Ok(true) => Ok(Port { address, listener }),
+        _ => Err(refused()),
     }
 }
 

@@ -122,20 +122,38 @@ impl Service {
         self.tls.as_ref().map(|port| port.address)
     }
 
-    /// Clients now; none when the vmd does not answer.
-    pub fn clients(&mut self) -> Clients {
-        let Process::Up(vmd) = &mut self.process else { return Clients::default() };
-        let report = match vmd.status() {
-            Ok(report) => report,
-            Err(e) => {
-                tracing::debug!("no status: {e}");
-                return Clients::default();
+    /// Clients now. A vmd that ended too often has none.
+    ///
+    /// # Errors
+    /// When the vmd does not say, or is being started again: clients may be there then.
+    pub fn clients(&mut self) -> Result<Clients, Fault> {
+        let report = match &mut self.process {
+            Process::Up(vmd) => vmd.status()?,
+            Process::Failed => return Ok(Clients::default()),
+            Process::Restarting => {
+                return Err(Fault::refused(
+                    ErrorCode::DataPlane,
+                    "the vmd is being started again, and clients wait for it",
+                    "try again in a moment",
+                ));
             }
         };
         let counts = report.disks.into_iter();
-        Clients {
+        Ok(Clients {
             disks: counts.filter_map(|d| Some((d.disk.parse().ok()?, d.clients))).collect(),
             tls: report.tls.map_or(0, |tls| tls.clients),
+        })
+    }
+
+    /// Ids of the KEKs that it keeps.
+    pub(crate) fn key_ids(&self) -> std::collections::BTreeSet<KeyId> {
+        self.leases.keys().cloned().collect()
+    }
+
+    /// Ends a vmd that does not answer; its watcher starts another for what is still to be served.
+    pub(crate) fn end_process(&mut self) {
+        if let Process::Up(vmd) = &mut self.process {
+            vmd.signal_kill();
         }
     }
 
@@ -212,11 +230,12 @@ fn take_lock(vm: &Vm) -> Result<FileLock, Fault> {
     match files::lock(&vm.folder.lock())? {
         Locked::Ours(lock) => Ok(lock),
         Locked::Theirs(pid) => {
-            let by = pid.map_or(String::new(), |pid| format!(", process {pid} or a child of it"));
+            let by = pid.map_or(String::new(), |pid| format!(" (started by hostd process {pid})"));
             Err(Fault::refused(
                 ErrorCode::InUse,
-                format!("another host process serves VM {}{by}", vm.name),
-                "stop it, or use the hostd that runs it",
+                format!("a process that is not under this hostd serves VM {}{by}", vm.name),
+                "a vmd that did not answer at the start is looked at again every few seconds, see \
+                 `coffer host status`; else use the hostd that runs it",
             ))
         }
     }

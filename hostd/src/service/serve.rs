@@ -13,6 +13,7 @@ use cryptfs::descriptor::Descriptor;
 use cryptfs::name::Name;
 use cryptfs::safe::Safe;
 use crypto::{KeySheet, SheetKey};
+use hostd_api::error::ErrorCode;
 use hostd_api::link::{Attach, MAX_DISKS, Request, ServeHome};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use std::os::fd::{AsFd, OwnedFd};
@@ -41,7 +42,7 @@ impl Host {
         super::check_socket_path(&socket)?;
         if service.disks.len() >= MAX_DISKS {
             return Err(Fault::refused(
-                hostd_api::error::ErrorCode::HostLimit,
+                ErrorCode::HostLimit,
                 format!("VM {} has {MAX_DISKS} disks attached, which is the limit", vm.name),
                 "detach one first",
             ));
@@ -55,29 +56,64 @@ impl Host {
             }
             Err(e) => {
                 files::remove(&served.socket)?;
+                self.take_back(vm, service, &disk, &e);
                 Err(e)
             }
         }
     }
 
-    /// Takes a disk back: drained, flushed, its key wiped, its socket gone.
+    /// After an attach without an answer: the vmd may have carried it out, and must not serve a disk that this
+    /// hostd takes for detached. One that does not say is ended and started again for what else it serves.
+    fn take_back(&self, vm: &Vm, service: &mut Service, disk: &Name, fault: &Fault) {
+        if !matches!(fault, Fault::Link { .. }) {
+            return;
+        }
+        let request = Request::Detach { disk: disk.to_string() };
+        match service.up(vm).and_then(|vmd| vmd.call(&request, &[])) {
+            Ok(_) => {}
+            Err(Fault::Vmd(failure)) if failure.code == ErrorCode::NotFound => {}
+            Err(e) => {
+                tracing::error!("disk {disk} of VM {}: {e}; the vmd is ended", vm.name);
+                service.end_process();
+            }
+        }
+    }
+
+    /// Takes a disk back: drained, flushed, its key wiped, its socket gone. With force, a vmd that does not
+    /// answer is ended for it.
     ///
     /// # Errors
-    /// Faults of the link; the disk stays attached then.
+    /// `storage` when the last flush failed: the disk is detached all the same. Other faults of vmd and link; the
+    /// disk stays attached then, and a later detach finds out what became of it.
     pub(crate) fn detach_from(
         &self,
         vm: &Vm,
         service: &mut Service,
         disk: &Name,
+        force: bool,
     ) -> Result<(), Fault> {
+        let mut unflushed = None;
         if !service.has_failed() {
             let request = Request::Detach { disk: disk.to_string() };
-            service.up(vm)?.call(&request, &[])?;
+            match service.up(vm)?.call(&request, &[]) {
+                Ok(_) => {}
+                Err(Fault::Vmd(failure)) => match failure.code {
+                    // An earlier detach was carried out after its answer was given up.
+                    ErrorCode::NotFound => {}
+                    ErrorCode::Storage => unflushed = Some(Fault::Vmd(failure)),
+                    _ => return Err(Fault::Vmd(failure)),
+                },
+                Err(e) if force => {
+                    tracing::warn!("disk {disk} of VM {}: {e}; the vmd is ended", vm.name);
+                    service.end_process();
+                }
+                Err(e) => return Err(e),
+            }
         }
-        match service.disks.remove(disk) {
-            Some(served) => files::remove(&served.socket),
-            None => Ok(()),
+        if let Some(served) = service.disks.remove(disk) {
+            files::remove(&served.socket)?;
         }
+        unflushed.map_or(Ok(()), Err)
     }
 
     /// Mounts the home and has the vmd serve it. Nothing is left on a failure.

@@ -124,19 +124,38 @@ impl Host {
     pub(crate) fn stop_if_idle(&self, inner: &mut Inner) {
         if inner.service.as_ref().is_some_and(Service::is_idle)
             && let Some(service) = inner.service.take()
+            && let Err(e) = stop(service)
         {
-            stop(service);
+            tracing::error!("{e}");
         }
     }
 }
 
-/// Ends a vmd and clears its runtime folder; the lock of the VM folder goes last.
-pub(crate) fn stop(service: Service) {
-    if let Process::Up(vmd) = service.process {
-        vmd.stop();
+/// Ends a vmd and clears its runtime folder; the lock of the VM folder goes last. A process that is stuck in the
+/// kernel may still write, so it keeps its copy of the lock until it is gone.
+///
+/// # Errors
+/// `data-plane` for a stuck process.
+pub(crate) fn stop(service: Service) -> Result<(), Fault> {
+    let Service { run, lock, process, .. } = service;
+    let pid = match &process {
+        Process::Up(vmd) => vmd.pid(),
+        Process::Restarting | Process::Failed => 0,
+    };
+    let gone = match process {
+        Process::Up(vmd) => vmd.stop(),
+        Process::Restarting | Process::Failed => true,
+    };
+    clear_run(&run);
+    if gone {
+        files::unlock(&lock);
+        return Ok(());
     }
-    clear_run(&service.run);
-    files::unlock(&service.lock);
+    Err(Fault::refused(
+        hostd_api::error::ErrorCode::DataPlane,
+        format!("vmd process {pid} is stuck in the kernel and keeps the lock of the VM"),
+        "look at the storage that it waits for; the VM can be used again when the process is gone",
+    ))
 }
 
 /// Removes the runtime folder of a VM that does not run: sockets, mount point, folder. Never removes a plain

@@ -41,7 +41,8 @@ pub struct Vmd {
 
 impl Vmd {
     /// Starts `program` for a VM, with its link socket at `socket` as descriptor 3, the VM folder as
-    /// descriptor 4, and nothing else of this process: no environment but the filter of the log, no other descriptor, a process group of its own.
+    /// descriptor 4, and nothing else of this process: no environment but the filter of the log, no other
+    /// descriptor, a process group of its own.
     ///
     /// # Errors
     /// [`Fault::Io`] when it cannot be started, [`Fault::Link`].
@@ -156,8 +157,10 @@ impl Vmd {
         }
     }
 
-    /// Drains and ends it; one that does not end is killed.
-    pub fn stop(mut self) {
+    /// Drains and ends it; one that does not end is killed. `false` when even then it is there still, stuck in
+    /// the kernel: what it was writing may yet be written.
+    #[must_use]
+    pub fn stop(mut self) -> bool {
         if let Err(e) = self.call(&Request::Stop, &[]) {
             tracing::warn!(
                 "vmd of VM {} (process {}) did not take the stop: {e}",
@@ -166,19 +169,26 @@ impl Vmd {
             );
         }
         if ended(self.pidfd.as_fd(), END_WAIT) {
-            return;
+            return true;
         }
         tracing::warn!("vmd of VM {} (process {}) does not end and is killed", self.vm, self.pid);
-        self.kill();
+        self.kill()
     }
 
-    /// Ends it at once.
-    pub fn kill(self) {
+    /// Ends it at once; `false` when it is there still, stuck in the kernel.
+    pub fn kill(self) -> bool {
+        self.signal_kill();
+        let gone = ended(self.pidfd.as_fd(), KILL_WAIT);
+        if !gone {
+            tracing::error!("vmd of VM {} (process {}) is stuck in the kernel", self.vm, self.pid);
+        }
+        gone
+    }
+
+    /// Kills it without waiting for the end.
+    pub fn signal_kill(&self) {
         if let Err(e) = rustix::process::pidfd_send_signal(&self.pidfd, Signal::KILL) {
             tracing::debug!("process {} cannot be killed: {e}", self.pid);
-        }
-        if !ended(self.pidfd.as_fd(), KILL_WAIT) {
-            tracing::error!("vmd of VM {} (process {}) is stuck in the kernel", self.vm, self.pid);
         }
     }
 }

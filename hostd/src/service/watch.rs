@@ -71,7 +71,12 @@ impl Host {
         let mut pause = FIRST_PAUSE;
         loop {
             let attempt = match vm.enter() {
-                Ok(mut inner) => self.attempt(vm, &mut inner, gone),
+                Ok(mut inner) => {
+                    let attempt = self.attempt(vm, &mut inner, gone);
+                    // Only an attempt has noted the end; a verb that does not end must not make it forgotten.
+                    gone = None;
+                    attempt
+                }
                 // A verb that does not end, or a deleted VM: only the first is worth another try.
                 Err(Fault::Refused(r)) if r.code == hostd_api::error::ErrorCode::InUse => {
                     Attempt::Again
@@ -82,7 +87,6 @@ impl Host {
                 Attempt::Done => return,
                 Attempt::Again => {}
             }
-            gone = None;
             std::thread::sleep(pause);
             pause = (pause * 2).min(MAX_PAUSE);
         }
@@ -138,7 +142,7 @@ impl Host {
         self.settle_tls(vm, &mut service);
         tracing::info!("vmd of VM {} runs again", vm.name);
         if service.is_idle() {
-            start::stop(service);
+            start::stop(service)?;
         } else {
             inner.service = Some(service);
         }

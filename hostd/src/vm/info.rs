@@ -76,7 +76,12 @@ impl Host {
     pub(crate) fn vm_info(&self, vm: &Vm, inner: &mut Inner) -> VmInfo {
         let safe = Sealed::<Safe>::read(&vm.folder.safe());
         let safe_keys = safe.as_ref().map(keys_of).unwrap_or_default();
-        let clients = inner.service.as_mut().map(Service::clients).unwrap_or_default();
+        let clients = inner.service.as_mut().map(Service::clients).transpose();
+        let clients = clients.unwrap_or_else(|e| {
+            tracing::debug!("clients of VM {} are not known: {e}", vm.name);
+            None
+        });
+        let clients = clients.unwrap_or_default();
         let disks = disks_of(vm, inner.service.as_ref(), &clients.disks);
         let open = inner.service.as_ref().and_then(Service::tls_address);
         let used = disks.iter().flat_map(|d| &d.key_ids).filter_map(|id| id.parse().ok());

@@ -6,29 +6,43 @@
 use super::{Access, Vm};
 use crate::fault::Fault;
 use crate::host::Host;
-use crate::service::Service;
+use crate::service::{Service, exclusive};
+use crypto::KeyId;
 use hostd_api::types::{Force, VmInfo};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 impl Host {
     /// `POST /v1/vms/{vm}/lock`. Locking a locked VM does nothing.
     ///
     /// # Errors
-    /// `in-use` while it is used, unless forced; faults of state file, kernel and vmd.
+    /// `in-use` while it is used, unless forced, and while a process that is not under this hostd serves it; faults
+    /// of state file, kernel and vmd. A forced lock takes effect even if it cannot be remembered.
     pub fn lock_vm(&self, name: &str, how: &Force) -> Result<VmInfo, Fault> {
         let vm = self.inventory.get(name)?;
         let mut inner = vm.enter()?;
+        let _alone = exclusive(&vm, &inner)?;
+        let mut remembered = Ok(());
+        let mut keys = inner.service.as_ref().map(Service::key_ids).unwrap_or_default();
         if inner.access == Access::Open {
             // Keys that are named now are those to drop below.
             self.vm_info(&vm, &mut inner);
             if !how.force {
                 self.release(&vm, &mut inner, false)?;
             }
-            self.state.set_locked(vm.id, true)?;
+            let noted = self.state.set_locked(vm.id, true);
+            if how.force {
+                remembered = noted;
+            } else {
+                noted?;
+            }
             inner.access = Access::Locked;
         }
-        self.release(&vm, &mut inner, true)?;
-        self.drop_keys(&vm);
+        let released = self.release(&vm, &mut inner, true);
+        keys.extend(vm.keys());
+        self.drop_keys(&vm, &keys);
+        released?;
+        remembered?;
         Ok(self.vm_info(&vm, &mut inner))
     }
 
@@ -50,16 +64,16 @@ impl Host {
     }
 
     /// Evicts the keys of a locked VM that no VM in use names.
-    fn drop_keys(&self, vm: &Arc<Vm>) {
+    fn drop_keys(&self, vm: &Arc<Vm>, keys: &BTreeSet<KeyId>) {
         let others = self.inventory.all();
-        for key in vm.keys() {
+        for key in keys {
             let needed = others.iter().any(|other| {
                 let open = other.try_enter().is_none_or(|i| i.access == Access::Open);
-                other.id != vm.id && open && other.names_key(&key)
+                other.id != vm.id && open && other.names_key(key)
             });
             if needed {
                 tracing::info!("key {key} stays: another VM uses it");
-            } else if let Err(users) = self.keyring.evict(&key, false) {
+            } else if let Err(users) = self.keyring.evict(key, false) {
                 tracing::info!("key {key} stays: it is used by {}", users.join(", "));
             }
         }

@@ -13,7 +13,7 @@ use crate::service::Service;
 use cryptfs::descriptor::{Descriptor, State};
 use cryptfs::name::Name;
 use hostd_api::error::ErrorCode;
-use hostd_api::types::{AttachDisk, DatastoreState, DiskInfo, Force, VmInfo};
+use hostd_api::types::{AttachDisk, DiskInfo, Force, VmInfo};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -67,11 +67,14 @@ impl Host {
                 format!("see `coffer disk list {}`", vm.name),
             )
         })?;
-        if !how.force {
+        if how.force {
+            end_if_hung(&vm, service);
+        } else {
             no_clients(&vm, service, Some(&disk))?;
         }
-        self.detach_from(&vm, service, &disk)?;
+        let detached = self.detach_from(&vm, service, &disk, how.force);
         self.stop_if_idle(&mut inner);
+        detached?;
         Ok(self.shown(&vm, &inner, &disk, 0))
     }
 
@@ -89,9 +92,7 @@ impl Host {
             ));
         }
         let opened = self.open_safe(&vm, &mut inner)?;
-        if let DatastoreState::Unavailable(_) = self.datastore_of(&vm)?.state() {
-            self.datastore_of(&vm)?.writable()?;
-        }
+        self.datastore_of(&vm)?.readable()?;
         let service = self.running(&vm, &mut inner)?;
         let outcome = self.mount_to(&vm, service, opened);
         self.stop_if_idle(&mut inner);
@@ -113,6 +114,9 @@ impl Host {
                 format!("run `coffer vm mount {}` to mount it", vm.name),
             )
         })?;
+        if how.force {
+            end_if_hung(&vm, service);
+        }
         self.unmount_from(&vm, service, how.force)?;
         self.stop_if_idle(&mut inner);
         Ok(self.vm_info(&vm, &mut inner))
@@ -125,23 +129,32 @@ impl Host {
     /// `in-use`; faults of kernel and vmd.
     pub(crate) fn release(&self, vm: &Vm, inner: &mut Inner, force: bool) -> Result<(), Fault> {
         let Some(service) = inner.service.as_mut() else { return Ok(()) };
-        if !force {
+        if force {
+            end_if_hung(vm, service);
+        } else {
             no_clients(vm, service, None)?;
         }
         self.unmount_from(vm, service, force)?;
         let names: Vec<Name> = service.disks.keys().cloned().collect();
+        let mut undrained = None;
         for disk in names {
-            if let Err(e) = self.detach_from(vm, service, &disk) {
-                if !force {
-                    return Err(e);
+            match self.detach_from(vm, service, &disk, force) {
+                Ok(()) => {}
+                Err(e) if service.disks.contains_key(&disk) && !force => return Err(e),
+                Err(e) => {
+                    tracing::warn!("disk {disk} of VM {} could not be drained: {e}", vm.name);
+                    undrained.get_or_insert(e);
                 }
-                tracing::warn!("disk {disk} of VM {} could not be drained: {e}", vm.name);
             }
         }
         if let Some(service) = inner.service.take() {
-            crate::service::stop(service);
+            crate::service::stop(service)?;
         }
-        Ok(())
+        // What clients wrote since their last flush may be lost; that must be told, the end is reached all the same.
+        match undrained {
+            Some(e) if !force => Err(e),
+            _ => Ok(()),
+        }
     }
 
     fn shown(&self, vm: &Vm, inner: &Inner, disk: &Name, clients: u32) -> DiskInfo {
@@ -160,7 +173,8 @@ const GRACE_STEP: Duration = Duration::from_millis(10);
 fn no_clients(vm: &Vm, service: &mut Service, only: Option<&Name>) -> Result<(), Fault> {
     let end = Instant::now() + GRACE;
     loop {
-        let mut counts = service.clients().disks.into_iter();
+        let counts = service.clients().map_err(|e| uncounted(vm, &e))?;
+        let mut counts = counts.disks.into_iter();
         let busy = counts.find(|(name, count)| *count > 0 && only.is_none_or(|only| only == name));
         let Some((disk, count)) = busy else { return Ok(()) };
         if Instant::now() >= end {
@@ -172,6 +186,23 @@ fn no_clients(vm: &Vm, service: &mut Service, only: Option<&Name>) -> Result<(),
         }
         std::thread::sleep(GRACE_STEP);
     }
+}
+
+/// Ends a vmd that does not say what it serves, so that a forced verb does not wait for its answers.
+fn end_if_hung(vm: &Vm, service: &mut Service) {
+    if let Err(e) = service.clients() {
+        tracing::warn!("VM {}: {e}; its vmd is ended", vm.name);
+        service.end_process();
+    }
+}
+
+/// The refusal while nobody knows whether clients are connected.
+fn uncounted(vm: &Vm, fault: &Fault) -> Fault {
+    Fault::refused(
+        ErrorCode::InUse,
+        format!("it is not known whether VM {} has connected clients: {fault}", vm.name),
+        "try again in a moment; with --force they are cut off",
+    )
 }
 
 /// A disk that is being imported is served to the import only, and a ready one never as an import.

@@ -114,7 +114,7 @@ fn another_process_that_serves_the_vm_is_respected() {
     let lock = crate::files::lock(&t.store().join("web01/.lock")).unwrap();
     let error = refused(t.host.delete_vm("web01"));
     assert_eq!(error.code, ErrorCode::InUse);
-    assert!(error.message.contains("another host process"), "{}", error.message);
+    assert!(error.message.contains("not under this hostd"), "{}", error.message);
     assert_eq!(code(t.host.delete_disk("web01", "root")), ErrorCode::InUse);
     let attach = t.host.attach_disk("web01", "root", &AttachDisk::default());
     assert_eq!(code(attach), ErrorCode::InUse);

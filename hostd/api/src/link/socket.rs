@@ -6,12 +6,14 @@
 
 use super::{MAX_FDS, MAX_MESSAGE, Request, Response};
 use rustix::io::Errno;
-use rustix::net::sockopt::{Timeout, set_socket_timeout, socket_peercred};
+use rustix::net::sockopt::{Timeout, set_socket_passcred, set_socket_timeout, socket_peercred};
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags,
     SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags, SocketType,
+    UCred,
 };
 use serde::{Serialize, de::DeserializeOwned};
+use std::cell::Cell;
 use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -21,6 +23,10 @@ use thiserror::Error;
 
 /// How long an answer may take before the peer counts as hung. A detach flushes a whole disk, so it is long.
 const ANSWER_LIMIT: Duration = Duration::from_secs(60);
+
+/// How long a connection may take to be queued. A listener that hangs has a full queue, and connect(2) waits for
+/// room in it for as long as SO_SNDTIMEO says.
+const CONNECT_LIMIT: Duration = Duration::from_secs(2);
 
 /// Connections that may wait for `accept`; hostd is the only caller and opens one.
 const BACKLOG: i32 = 4;
@@ -58,7 +64,7 @@ pub enum LinkError {
     Io(#[from] Errno),
 }
 
-/// Who is at the other end, as the kernel says (`SO_PEERCRED`).
+/// Who is at the other end, as the kernel says (`SO_PEERCRED`, `SCM_CREDENTIALS`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PeerCred {
     /// Process id.
@@ -71,6 +77,7 @@ pub struct PeerCred {
 #[derive(Debug)]
 pub struct Link {
     fd: OwnedFd,
+    sender: Cell<Option<PeerCred>>,
 }
 
 impl Link {
@@ -78,11 +85,18 @@ impl Link {
     ///
     /// # Errors
     /// [`LinkError::Connect`] with the kernel's reason; `ECONNREFUSED` means that the socket is stale.
+    /// [`LinkError::TimedOut`] when the listener takes no connections.
     pub fn connect(path: &Path) -> Result<Self, LinkError> {
         let failed = |source| LinkError::Connect { path: path.to_owned(), source };
         let fd = seqpacket().map_err(failed)?;
         let addr = SocketAddrUnix::new(path).map_err(failed)?;
-        rustix::net::connect(&fd, &addr).map_err(failed)?;
+        set_socket_timeout(&fd, Timeout::Send, Some(CONNECT_LIMIT)).map_err(failed)?;
+        match rustix::net::connect(&fd, &addr) {
+            Err(Errno::AGAIN) => return Err(LinkError::TimedOut),
+            done => done.map_err(failed)?,
+        }
+        // SO_PEERCRED would name whoever called listen(2), which is hostd.
+        set_socket_passcred(&fd, true).map_err(failed)?;
         Self::from_fd(fd)
     }
 
@@ -91,7 +105,7 @@ impl Link {
     /// # Errors
     /// [`LinkError::Io`] when the time limit cannot be set.
     pub fn from_fd(fd: OwnedFd) -> Result<Self, LinkError> {
-        let link = Self { fd };
+        let link = Self { fd, sender: Cell::new(None) };
         link.set_timeout(Some(ANSWER_LIMIT))?;
         Ok(link)
     }
@@ -135,7 +149,8 @@ impl Link {
     /// [`LinkError::TimedOut`], [`LinkError::Peer`] when it is no message of type `T`, [`LinkError::Io`].
     pub fn recv<T: DeserializeOwned>(&self) -> Result<Option<(T, Vec<OwnedFd>)>, LinkError> {
         let mut text = vec![0u8; MAX_MESSAGE];
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
+        let mut space =
+            [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS), ScmCredentials(1))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
         let got = retry(|| {
             let mut iov = [IoSliceMut::new(&mut text)];
@@ -147,8 +162,10 @@ impl Link {
         };
         let mut fds = Vec::new();
         for message in control.drain() {
-            if let RecvAncillaryMessage::ScmRights(rights) = message {
-                fds.extend(rights);
+            match message {
+                RecvAncillaryMessage::ScmRights(rights) => fds.extend(rights),
+                RecvAncillaryMessage::ScmCredentials(cred) => self.sender.set(Some(peer(cred))),
+                _ => {}
             }
         }
         if got.bytes == 0 {
@@ -161,6 +178,12 @@ impl Link {
         let message =
             serde_json::from_slice(message).map_err(|e| LinkError::Peer(e.to_string()))?;
         Ok(Some((message, fds)))
+    }
+
+    /// Who sent the last message that was received; known on a link of [`Link::connect`].
+    #[must_use]
+    pub fn sender(&self) -> Option<PeerCred> {
+        self.sender.get()
     }
 
     /// Asks and waits for the answer.
@@ -202,9 +225,12 @@ pub fn listen(path: &Path) -> Result<OwnedFd, LinkError> {
 /// [`LinkError::Io`].
 pub fn accept(listener: &OwnedFd) -> Result<(Link, PeerCred), LinkError> {
     let fd = retry(|| rustix::net::accept_with(listener, SocketFlags::CLOEXEC))?;
-    let cred = socket_peercred(&fd)?;
-    let peer = PeerCred { pid: cred.pid.as_raw_nonzero().get(), uid: cred.uid.as_raw() };
+    let peer = peer(socket_peercred(&fd)?);
     Ok((Link::from_fd(fd)?, peer))
+}
+
+fn peer(cred: UCred) -> PeerCred {
+    PeerCred { pid: cred.pid.as_raw_nonzero().get(), uid: cred.uid.as_raw() }
 }
 
 fn seqpacket() -> Result<OwnedFd, Errno> {

@@ -103,3 +103,29 @@ fn a_socket_that_refuses_descriptors_takes_data_only() {
     assert!(matches!(sent, Err(LinkError::Io(Errno::PERM))), "{sent:?}");
     assert!(server.recv::<Request>().unwrap().unwrap().1.is_empty());
 }
+
+#[test]
+fn the_sender_is_told_by_the_kernel() {
+    let (client, server, _dir) = pair();
+    assert_eq!(client.sender(), None);
+    server.send(&Response::Ok, &[]).unwrap();
+    assert!(matches!(client.recv::<Response>().unwrap().unwrap().0, Response::Ok));
+    let sender = client.sender().unwrap();
+    assert_eq!(sender.pid, i32::try_from(std::process::id()).unwrap());
+}
+
+#[test]
+fn a_listener_that_takes_no_connections_is_given_up() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("link.sock");
+    let _listener = listen(&path).unwrap();
+    let mut queued = Vec::new();
+    let refused = loop {
+        match Link::connect(&path) {
+            Ok(link) if queued.len() < 64 => queued.push(link),
+            Ok(_) => panic!("the queue has no end"),
+            Err(refused) => break refused,
+        }
+    };
+    assert!(matches!(refused, LinkError::TimedOut), "{refused}");
+}
