@@ -13,4 +13,5 @@ pub mod home;
 pub mod nbd;
 pub mod refusal;
 pub mod requests;
+pub mod scratch;
 pub mod signals;

@@ -1,25 +1,42 @@
 //! The data plane of one VM. Started by hostd, which passes the listening link socket as descriptor 3
-//! and the VM folder as descriptor 4.
+//! and the VM folder as descriptor 4; by a developer as `vmd scratch`, which needs no hostd and keeps nothing.
 
-use clap::Parser;
+use clap::{Parser, Subcommand};
 use hostd_api::link::{FOLDER_FD, LINK_FD};
 use rustix::fs::FileType;
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::process::ExitCode;
 use tracing_subscriber::EnvFilter;
 use vmd::confine::root::Root;
-use vmd::{daemon, harden};
+use vmd::scratch::parse_size;
+use vmd::{daemon, harden, scratch};
 
 /// Environment variable with the log filter, in the syntax of `RUST_LOG`.
 const LOG_FILTER: &str = "COFFER_LOG";
 
 /// Serves the disks and the home of one VM. hostd starts it; there is nothing to gain by starting it by hand.
 #[derive(Parser)]
-#[command(version)]
+#[command(version, subcommand_negates_reqs = true, args_conflicts_with_subcommands = true)]
 struct Arguments {
     /// Name of the VM, to tell processes apart; hostd says the rest over the link.
-    #[arg(long)]
-    vm: String,
+    #[arg(long, required = true)]
+    vm: Option<String>,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// For developers: serve an empty disk with a random key on the socket that the caller passed (socket
+    /// activation). It lives in memory, unconfined, and is lost at the end.
+    Scratch {
+        /// Size: bytes, or K, M, G in powers of 1024.
+        #[arg(long, default_value = "64M", value_parser = parse_size)]
+        size: u64,
+        /// Allow no writes.
+        #[arg(long)]
+        read_only: bool,
+    },
 }
 
 fn main() -> ExitCode {
@@ -29,12 +46,19 @@ fn main() -> ExitCode {
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false);
     // Left on, a standard error that nobody reads any more would panic: the complaint goes there as well.
     log.with_writer(std::io::stderr).log_internal_errors(false).init();
-    let _span = tracing::info_span!("vmd", vm = arguments.vm).entered();
+    let vm = arguments.vm.unwrap_or_else(|| "scratch".to_owned());
+    let _span = tracing::info_span!("vmd", vm).entered();
     if let Err(e) = hardened {
         tracing::error!("{e}");
         return ExitCode::FAILURE;
     }
-    match serve() {
+    let outcome = match arguments.command {
+        Some(Command::Scratch { size, read_only }) => {
+            scratch::run(size, read_only).map_err(|e| e.to_string())
+        }
+        None => serve(),
+    };
+    match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
             tracing::error!("{e}");

@@ -1,6 +1,6 @@
 //! The real binary: its life on the link, its confinement, its death.
 
-use super::process::{Host, lock_is_free, ok, report};
+use super::process::{Host, await_free_lock, lock_is_free, ok, report};
 use super::support::{Client, request};
 use hostd_api::error::ErrorCode;
 use hostd_api::link::{MAX_DISKS, Request, Response, ServeHome};
@@ -190,7 +190,7 @@ fn after_kill_9_the_next_vmd_serves_the_same_sockets() {
         // This client waits in the queue of the socket while there is no vmd.
         vmd.kill();
         assert!(client.is_at_end());
-        assert!(lock_is_free(&host.folder()));
+        await_free_lock(&host.folder());
     }
     let waiting = UnixStream::connect(&disk.socket).unwrap();
     let vmd = host.start();

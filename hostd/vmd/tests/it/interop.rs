@@ -281,3 +281,27 @@ fn libnbd_finds_a_name_with_a_slash() {
     let served = Served::new(export, LIMITS);
     libnbd("name", &format!("nbd+unix:////a%20disk?socket={}", served.path.display()));
 }
+
+/// Tools that pass a listening socket to the server that they start, and end it.
+#[test]
+fn a_scratch_disk_is_served_by_socket_activation() {
+    let vmd = env!("CARGO_BIN_EXE_vmd");
+    if installed("nbdinfo") {
+        let activated = ["[", vmd, "scratch", "--size", "3M", "]"];
+        let size = run("nbdinfo", &[&["--size", "--"], &activated[..]].concat());
+        assert_eq!(size.trim(), (3 << 20).to_string());
+        let list = run("nbdinfo", &[&["--list", "--"], &activated[..]].concat());
+        assert!(list.contains("\"scratch\""), "{list}");
+    }
+    if installed("nbdcopy") {
+        let dir = tempfile::tempdir().unwrap();
+        let (from, size) = (dir.path().join("from"), 64 << 20);
+        std::fs::write(&from, vec![7; size]).unwrap();
+        run("nbdcopy", &["--", from.to_str().unwrap(), "[", vmd, "scratch", "]"]);
+        let refused = ["[", vmd, "scratch", "--read-only", "]"];
+        assert!(fails("nbdcopy", &[&["--", from.to_str().unwrap()], &refused[..]].concat()));
+    }
+    let by_hand = Command::new(vmd).arg("scratch").output().unwrap();
+    let said = String::from_utf8_lossy(&by_hand.stderr);
+    assert!(!by_hand.status.success() && said.contains("LISTEN_PID"), "{said}");
+}

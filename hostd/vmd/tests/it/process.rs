@@ -208,6 +208,15 @@ pub(crate) fn lock_is_free(folder: &Path) -> bool {
     flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok()
 }
 
+/// Waits until nobody holds it: a process that another test starts at that moment has a copy until its exec.
+pub(crate) fn await_free_lock(folder: &Path) {
+    let deadline = Instant::now() + Duration::from_secs(5);
+    while !lock_is_free(folder) {
+        assert!(Instant::now() < deadline, "the lock is not given back");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
 pub(crate) fn ok(response: &Response) {
     assert!(matches!(response, Response::Ok), "{response:?}");
 }

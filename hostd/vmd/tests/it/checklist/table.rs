@@ -52,5 +52,5 @@ fn every_test_in_the_table_exists() {
         }
     }
     let missing: Vec<u32> = (1..=80).filter(|point| !points.contains(point)).collect();
-    assert!(missing.iter().all(|point| (30..=38).contains(point)), "no row for {missing:?}");
+    assert!(missing.is_empty(), "no row for {missing:?}");
 }
