@@ -14,7 +14,10 @@ const ALLOWED: &[(&str, &str)] = &[
     ("fs/src/home/store.rs", "closes a descriptor by hand, to see the error of the close"),
     ("hostd/api/src/link/rights.rs", "a socket option that has no safe call"),
     ("hostd/vmd/src/confine/root.rs", "mount_setattr(2) and unshare(2), which have no safe call"),
-    ("hostd/vmd/src/main.rs", "takes over the descriptors that hostd passed by number, closes the rest"),
+    (
+        "hostd/vmd/src/main.rs",
+        "takes over the descriptors that hostd passed by number, closes the rest",
+    ),
     ("hostd/vmd/src/nbd/buffer.rs", "page-aligned buffers that go back to the kernel at once"),
     // Tests.
     ("fs/crypto/src/arena/arena_tests.rs", "looks at freed memory on purpose"),
