@@ -236,11 +236,11 @@ impl Volume {
             .map_err(|error| VolumeError::io("find the extents of", offset, error))
     }
 
-    /// The extent at `offset`, at most `len` bytes long, which must be at least one; see [`Volume::extents`]. The
-    /// next one may be of the same kind.
-    pub fn extent(&self, offset: u64, len: u64) -> Result<Extent, VolumeError> {
+    /// How many bytes at `offset`, at most `len`, read as zeros without being stored; see [`Volume::extents`]. Asks
+    /// the storage once.
+    pub fn zeros_at(&self, offset: u64, len: u64) -> Result<u64, VolumeError> {
         let end = self.inside(offset, len)?;
-        extents::first(&*self.backing, offset..end)
+        extents::zeros(&*self.backing, offset..end)
             .map_err(|error| VolumeError::io("find the extents of", offset, error))
     }
 

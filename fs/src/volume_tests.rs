@@ -211,12 +211,12 @@ fn zeros_that_cannot_be_fast_are_refused_before_anything_changes() {
 }
 
 #[test]
-fn one_extent_and_advice_keep_to_the_disk() {
+fn leading_zeros_and_advice_keep_to_the_disk() {
     let (volume, _) = faulty(16384, Unit::B4096);
     write(&volume, 4096, &[1; 4096]);
-    assert_eq!(volume.extent(0, 16384).unwrap(), Extent { len: 4096, zero: true });
-    assert_eq!(volume.extent(4096, 100).unwrap(), Extent { len: 100, zero: false });
-    assert_eq!(volume.extent(16383, 2).unwrap_err().fault(), Fault::OutOfRange);
+    assert_eq!(volume.zeros_at(0, 16384).unwrap(), 4096);
+    assert_eq!(volume.zeros_at(4096, 100).unwrap(), 0);
+    assert_eq!(volume.zeros_at(16383, 2).unwrap_err().fault(), Fault::OutOfRange);
     volume.prefetch(0, 16384).unwrap();
     assert_eq!(volume.prefetch(1, 16384).unwrap_err().fault(), Fault::OutOfRange);
     assert_eq!(read(&volume, 4096, 4096), [1; 4096]);

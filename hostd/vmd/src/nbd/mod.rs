@@ -2,8 +2,8 @@
 //!
 //! Owns the protocol and the connections of an export. It must not know the link to hostd, nor whole VMs.
 //! Flow of a request: [`server`] accepts, [`handshake`] negotiates, [`connection`] parses what one `recv`
-//! brought ([`proto`]), asks the [`export::Export`]'s volume, and sends the replies together; [`fault`] is
-//! where an error becomes one of the eight codes of the protocol.
+//! brought ([`proto`]), `commands` asks the [`export::Export`]'s volume, and the replies leave together;
+//! [`fault`] is where an error becomes one of the eight codes of the protocol.
 
 mod acceptor;
 mod agreement;

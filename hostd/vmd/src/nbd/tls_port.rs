@@ -253,3 +253,20 @@ impl<'a> Client<'a> {
         Ok((used, verdict, seat))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::{TcpListener, TcpStream};
+
+    #[test]
+    fn point_04_tcp_nodelay() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let _client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (accepted, _) = listener.accept().unwrap();
+        assert!(!accepted.nodelay().unwrap(), "the system's default");
+        let socket = OwnedFd::from(accepted);
+        prepare(&socket);
+        assert!(TcpStream::from(socket).nodelay().unwrap());
+    }
+}

@@ -120,11 +120,11 @@ fn point_52_done_once_and_last() {
     }
 }
 
-/// Sixteen times 32 KiB of data and as much hole.
+/// Sixteen times 64 KiB of data and as much hole.
 fn striped() -> (Arc<FaultyBacking>, Export) {
     let (backing, export) = faulty();
     for i in 0..16u64 {
-        export.volume().write(i * 65536, &mut vec![0xAA; 32768]).unwrap();
+        export.volume().write(i * 131_072, &mut vec![0xAA; 65536]).unwrap();
     }
     (backing, export)
 }
@@ -134,16 +134,17 @@ fn point_53_chunks_cover_the_request() {
     for framing in [Framing::Structured, Framing::Extended] {
         let mut peer = Peer::new(striped().1, framing);
         for (offset, length) in
-            [(0, 1 << 20), (1, 200_001), (32768, 65536), (32769, 65536), (70_000, 300_000)]
+            [(0, 2 << 20), (1, 400_001), (65536, 131_072), (65537, 131_072), (140_000, 600_000)]
         {
             // `read` checks lengths, places, overlaps and gaps.
             let data = peer.read(0, offset, length).unwrap();
             for (at, byte) in (offset..).zip(data) {
-                assert_eq!(byte, if at % 65536 < 32768 { 0xAA } else { 0 });
+                assert_eq!(byte, if at % 131_072 < 65536 { 0xAA } else { 0 });
             }
         }
-        let kinds: Vec<_> = peer.chunks(0, 0, 131_072).iter().map(|chunk| chunk.kind).collect();
+        let kinds: Vec<_> = peer.chunks(0, 0, 262_144).iter().map(|chunk| chunk.kind).collect();
         assert_eq!(kinds, [1, 2, 1, 2], "holes are named");
+        assert!(peer.chunks(0, 0, 2 << 20).len() <= 16, "but not all of many");
         let hole = peer.chunks(0, 2 << 20, 4 << 20);
         assert_eq!((hole.len(), hole[0].kind, hole[0].body.len()), (1, 2, 12));
     }
@@ -153,8 +154,8 @@ fn point_53_chunks_cover_the_request() {
 fn struck(framing: Framing) -> (Vec<Chunk>, Peer) {
     let (backing, export) = striped();
     let mut peer = Peer::new(export, framing);
-    backing.inject(unreadable(65536 + 100));
-    (peer.chunks(0, 0, 262_144), peer)
+    backing.inject(unreadable(131_072 + 100));
+    (peer.chunks(0, 0, 524_288), peer)
 }
 
 #[test]
@@ -170,9 +171,9 @@ fn point_54_done_only_on_data_that_is_there() {
 fn point_55_begun_chunks_are_complete() {
     for framing in [Framing::Structured, Framing::Extended] {
         let (chunks, mut peer) = struck(framing);
-        assert_eq!(chunks[0].body[8..], [0xAA; 32768]);
-        assert_eq!(be32(&chunks[1].body, 8), 32768);
-        assert_eq!(peer.read(0, 0, 65536).unwrap()[..32768], [0xAA; 32768], "still in step");
+        assert_eq!(chunks[0].body[8..], [0xAA; 65536]);
+        assert_eq!(be32(&chunks[1].body, 8), 65536);
+        assert_eq!(peer.read(0, 0, 100_000).unwrap()[..65536], [0xAA; 65536], "still in step");
     }
 }
 
@@ -197,7 +198,7 @@ fn point_57_error_chunks() {
         assert_eq!(at.body[4..6], u16::try_from(text).unwrap().to_be_bytes());
         assert!(text > 0 && text <= 4096 && at.error() != 0);
         std::str::from_utf8(&at.body[6..6 + text]).unwrap();
-        assert_eq!(be64(&at.body, 6 + text), 65536);
+        assert_eq!(be64(&at.body, 6 + text), 131_072);
         let cookie = peer.send(99, 0, 0, 0, &[]);
         let whole = peer.chunk(cookie, 0, None);
         assert_eq!((whole.kind, whole.error()), (0x8001, EINVAL));
