@@ -158,6 +158,19 @@ pub fn remove(path: &Path) -> Result<(), Fault> {
     }
 }
 
+/// Removes a file from an open folder; one that is not there is fine. Whatever becomes of the path meanwhile, it is
+/// removed from that folder. `path` only names it in an error.
+///
+/// # Errors
+/// [`Fault::Io`].
+pub fn remove_in(folder: &OwnedFd, path: &Path) -> Result<(), Fault> {
+    let name = path.file_name().unwrap_or_default();
+    match rustix::fs::unlinkat(folder, name, rustix::fs::AtFlags::empty()) {
+        Ok(()) | Err(Errno::NOENT) => Ok(()),
+        Err(e) => Err(Fault::io("remove", path)(e)),
+    }
+}
+
 /// Replaces `path` by `content` so that a power cut leaves the old or the new content.
 ///
 /// # Errors

@@ -226,6 +226,10 @@ impl Host {
 /// nobody is replacing a file there.
 fn clear_temporary(vm: &Vm) {
     for folder in [vm.folder.path(), &vm.folder.disks()] {
+        // Never through a link: it could lead to files of this host.
+        if crate::files::open_folder(folder).is_err() {
+            continue;
+        }
         match cryptfs::seal::clean(folder) {
             Ok(0) => {}
             Ok(count) => tracing::info!("removed {count} leftovers in {}", folder.display()),

@@ -19,6 +19,7 @@ use hostd_api::error::ErrorCode;
 use hostd_api::types::{CreateDisk, DiskInfo, ResizeDisk};
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 use std::fs::File;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 
 /// Disk names that the runtime folder of a VM has its own sockets for.
@@ -43,6 +44,7 @@ impl Host {
         let safe = self.open_safe(&vm, &mut inner)?;
         self.datastore_of(&vm)?.writable()?;
         let _lock = exclusive(&vm, &inner)?;
+        disks_folder(&vm)?;
         room(&vm, &disk)?;
         let arena = self.keyring.arena();
         let key = Dek::generate(arena)?;
@@ -69,6 +71,7 @@ impl Host {
         detached(&inner, &vm, &disk)?;
         let mut opened = self.open_disk(&vm, &inner, &disk)?;
         let _lock = exclusive(&vm, &inner)?;
+        disks_folder(&vm)?;
         if opened.body.state == State::Importing {
             opened.body.state = State::Ready;
             let path = vm.folder.descriptor(&disk);
@@ -94,6 +97,7 @@ impl Host {
         let mut opened = self.open_disk(&vm, &inner, &disk)?;
         self.datastore_of(&vm)?.writable()?;
         let _lock = exclusive(&vm, &inner)?;
+        disks_folder(&vm)?;
         let (old, unit) = (opened.body.size, u64::from(opened.body.unit));
         let new = request.size.checked_next_multiple_of(unit).unwrap_or(u64::MAX);
         if new < old && !request.shrink {
@@ -137,17 +141,34 @@ impl Host {
         }
         self.datastore_of(&vm)?.writable()?;
         let _lock = exclusive(&vm, &inner)?;
+        let folder = disks_folder(&vm)?;
         let info = disk_info(&vm, &disk, None, 0);
         // Only a verified descriptor may say which file goes with it: an edited one could name another disk's.
         let opened = self.open_disk(&vm, &inner, &disk);
         let payload =
             opened.map_or_else(|_| vm.folder.payload(&disk), |o| payload_path(&vm, &o.body));
         // The descriptor first: without its key the payload is noise.
-        files::remove(&path)?;
-        files::sync_folder(&vm.folder.disks())?;
-        files::remove(&payload)?;
+        files::remove_in(&folder, &path)?;
+        rustix::fs::fsync(&folder).map_err(Fault::io("flush", &vm.folder.disks()))?;
+        files::remove_in(&folder, &payload)?;
         Ok(info)
     }
+}
+
+/// The folder of a VM's disks, opened. A link in its place could lead the files of this host, or of another VM, into
+/// what a verb writes and removes.
+///
+/// # Errors
+/// `damaged` when it is no folder.
+pub(super) fn disks_folder(vm: &Vm) -> Result<OwnedFd, Fault> {
+    let path = vm.folder.disks();
+    files::open_folder(&path).map_err(|_| {
+        Fault::refused(
+            ErrorCode::Damaged,
+            format!("{} is no folder", path.display()),
+            "put the folder of the disks back there, from a backup of the datastore if need be",
+        )
+    })
 }
 
 /// Opens the payload of a disk without following links below the VM folder: who can write to the datastore must

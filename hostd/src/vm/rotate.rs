@@ -55,6 +55,7 @@ impl Host {
         let opened = self.open_safe(vm, inner)?;
         self.datastore_of(vm)?.writable()?;
         let _lock = crate::service::exclusive(vm, inner)?;
+        super::disk::disks_folder(vm)?;
         let disks = disk_names(&vm.folder.disks());
         // Every descriptor must open before anything is written: the old key is needed for all of them.
         for disk in &disks {

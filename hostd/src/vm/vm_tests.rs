@@ -309,3 +309,24 @@ fn a_read_only_datastore_is_shown_and_refused() {
     assert_eq!(info.datastores[0].state, hostd_api::types::DatastoreState::ReadOnly);
     assert_eq!(t.host.show_vm("web01").unwrap().disks.len(), 1, "it is still listed");
 }
+
+#[test]
+fn a_link_in_the_place_of_the_disks_reaches_nobody_elses() {
+    let t = TestHost::new();
+    for vm in ["web01", "web02"] {
+        t.vm(vm);
+    }
+    t.disk("web02", "root");
+    let (own, other) = (t.store().join("web01/disks"), t.store().join("web02/disks"));
+    std::fs::remove_dir(&own).unwrap();
+    std::os::unix::fs::symlink(&other, &own).unwrap();
+    std::fs::write(other.join(".x.disk.00.coffer-tmp"), "half").unwrap();
+    let before = entries(&other);
+    let size = other.join("root.data").metadata().unwrap().len();
+    assert_eq!(code(t.host.delete_disk("web01", "root")), ErrorCode::Damaged);
+    assert_eq!(code(t.host.create_disk("web01", &create_disk("more", 4096))), ErrorCode::Damaged);
+    let resize = ResizeDisk { size: 64 << 20, shrink: false };
+    assert!(t.host.resize_disk("web01", "root", &resize).is_err());
+    assert_eq!(entries(&other), before);
+    assert_eq!(other.join("root.data").metadata().unwrap().len(), size);
+}
