@@ -3,7 +3,6 @@
 //! Owns the loop between socket and [`Negotiation`], and its time limit. It must not know which exports are on
 //! offer. Flow: [`Handshake::begin`] greets; [`Handshake::run`] receives, feeds and answers until a verdict;
 //! then `connection` takes the parts over for the transmission phase.
-//! [`Handshake::encrypt`] puts TLS in between and forgets what was received in clear; then `connection` takes the
 
 use super::connection::{ConnectionError, unsent};
 use super::handshake::{Negotiation, Verdict};
