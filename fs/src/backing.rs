@@ -34,6 +34,17 @@ pub trait Backing: Send + Sync {
     /// Fills `buf` from `offset`; fails with `UnexpectedEof` when there is less.
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()>;
 
+    /// [`Backing::read_at`], but only if no device must be waited for: false when one must, or when the storage
+    /// cannot tell; `buf` may have changed then.
+    fn read_ready(&self, _offset: u64, _buf: &mut [u8]) -> io::Result<bool> {
+        Ok(false)
+    }
+
+    /// Whether no call waits for a device, because everything is in memory.
+    fn is_memory(&self) -> bool {
+        false
+    }
+
     /// Writes all of `buf` at `offset`.
     fn write_at(&self, offset: u64, buf: &[u8]) -> io::Result<()>;
 
@@ -82,6 +93,14 @@ impl<B: Backing + ?Sized> Backing for Arc<B> {
 
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
         (**self).read_at(offset, buf)
+    }
+
+    fn read_ready(&self, offset: u64, buf: &mut [u8]) -> io::Result<bool> {
+        (**self).read_ready(offset, buf)
+    }
+
+    fn is_memory(&self) -> bool {
+        (**self).is_memory()
     }
 
     fn write_at(&self, offset: u64, buf: &[u8]) -> io::Result<()> {

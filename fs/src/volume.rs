@@ -110,6 +110,30 @@ impl Volume {
         Ok(())
     }
 
+    /// [`Volume::read`], but only if no device must be waited for: false, and nothing of use in `buf`, when one
+    /// must or may.
+    pub fn read_ready(&self, offset: u64, buf: &mut [u8]) -> Result<bool, VolumeError> {
+        self.inside(offset, buf.len() as u64)?;
+        if self.in_memory() {
+            return self.read(offset, buf).map(|()| true);
+        }
+        if buf.is_empty() || !offset.is_multiple_of(SECTOR) || !buf.len().is_multiple_of(SECTOR_LEN)
+        {
+            return Ok(buf.is_empty());
+        }
+        let failed = |error| VolumeError::io("read", offset, error);
+        let ready = self.backing.read_ready(offset, buf).map_err(failed)?;
+        if ready {
+            self.xts.decrypt(offset / SECTOR, buf)?;
+        }
+        Ok(ready)
+    }
+
+    /// Whether the storage is memory, so that no call waits for a device.
+    pub fn in_memory(&self) -> bool {
+        self.backing.is_memory()
+    }
+
     /// Writes `buf` at `offset`. The buffer is ciphered in place: what it holds afterwards is of no use.
     /// After an error each sector of the range holds old or new content, or, where a sector is not
     /// written as one by the storage, neither.

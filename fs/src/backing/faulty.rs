@@ -262,6 +262,10 @@ impl Change {
 }
 
 impl Backing for FaultyBacking {
+    fn is_memory(&self) -> bool {
+        true
+    }
+
     fn len(&self) -> io::Result<u64> {
         let mut state = self.state();
         failed(state.call(Call::Length, &(0..0))).map(|()| state.live.len() as u64)

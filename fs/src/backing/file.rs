@@ -5,7 +5,8 @@
 
 use super::Backing;
 use rustix::fs::{Advice, FallocateFlags, FileType, SeekFrom};
-use rustix::io::Errno;
+use rustix::io::{Errno, ReadWriteFlags};
+use std::io::IoSliceMut;
 use std::num::NonZeroU64;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,10 +19,15 @@ const ZEROS: &[u8] = &[0; 32 * 1024];
 /// Length, and alignment, of the hole that tells whether holes can be punched: a multiple of every block size.
 const PROBE: u64 = 64 * 1024;
 
+/// Types of file systems that keep files in memory (`statfs(2)`): tmpfs, ramfs, hugetlbfs.
+const IN_MEMORY: [u64; 3] = [0x0102_1994, 0x8584_58f6, 0x9584_58f6];
+
 /// A file or block device.
 #[derive(Debug)]
 pub struct FileBacking {
     fd: OwnedFd,
+    is_memory: bool,
+    can_tell: Capability,
     can_punch: Capability,
     can_zero: Capability,
 }
@@ -29,7 +35,15 @@ pub struct FileBacking {
 impl FileBacking {
     /// Over an open file or block device. The access mode of the descriptor decides what works.
     pub fn new(fd: impl Into<OwnedFd>) -> Self {
-        Self { fd: fd.into(), can_punch: Capability::default(), can_zero: Capability::default() }
+        let fd = fd.into();
+        let kind = rustix::fs::fstatfs(&fd).map(|fs| fs.f_type.cast_unsigned());
+        Self {
+            fd,
+            is_memory: kind.is_ok_and(|kind| IN_MEMORY.contains(&kind)),
+            can_tell: Capability::default(),
+            can_punch: Capability::default(),
+            can_zero: Capability::default(),
+        }
     }
 
     fn write_zeros(&self, mut offset: u64, mut len: u64) -> io::Result<()> {
@@ -90,6 +104,29 @@ impl Backing for FileBacking {
             buf = &mut buf[done..];
         }
         Ok(())
+    }
+
+    /// `RWF_NOWAIT` of preadv2(2): EAGAIN, or a part, when the rest is not in the page cache. What is at hand in
+    /// part is read again by whoever can wait, which is simpler than to keep count and no slower than the device.
+    fn read_ready(&self, offset: u64, buf: &mut [u8]) -> io::Result<bool> {
+        if self.is_memory {
+            return self.read_at(offset, buf).map(|()| true);
+        }
+        let mut done = 0;
+        let answer = self.can_tell.run(|| {
+            let into = &mut [IoSliceMut::new(buf)];
+            match rustix::io::preadv2(&self.fd, into, offset, ReadWriteFlags::NOWAIT) {
+                Ok(read) => done = read,
+                Err(Errno::AGAIN | Errno::INTR) => {}
+                Err(error) => return Err(error),
+            }
+            Ok(())
+        });
+        answer.unwrap_or(Ok(())).map(|()| done == buf.len())
+    }
+
+    fn is_memory(&self) -> bool {
+        self.is_memory
     }
 
     fn write_at(&self, mut offset: u64, mut buf: &[u8]) -> io::Result<()> {
