@@ -15,6 +15,7 @@ use cryptfs::seal::Body;
 use hostd_api::error::ErrorCode;
 use hostd_api::types::{HostStatus, RegisterVm, VmInfo};
 use kms_client::native::NativeProvider;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
@@ -54,6 +55,8 @@ pub struct Host {
     pub(crate) confinement: Mutex<Vec<String>>,
     /// Things found at run time that an operator should know.
     pub(crate) warnings: Mutex<Vec<Warning>>,
+    /// Places for threads of vmds that look for requests instead of sleeping, if any may.
+    pub(crate) polling: Option<OwnedFd>,
     /// Held while processes that were left alone are looked at again.
     pub(crate) looking: Mutex<()>,
 }

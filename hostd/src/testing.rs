@@ -164,6 +164,7 @@ fn build(dir: &Path, store: &Path, open: bool) -> Arc<Host> {
         started: Instant::now(),
         confinement: Mutex::default(),
         warnings: Mutex::default(),
+        polling: None,
         looking: Mutex::default(),
         config,
     };

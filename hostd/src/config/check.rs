@@ -23,6 +23,9 @@ const TLS_NAME: usize = 255;
 /// Bounds of connections to the control socket; each costs memory of the daemon.
 const CONTROL_CONNECTIONS: std::ops::RangeInclusive<usize> = 1..=4096;
 
+/// Most threads that may look for requests instead of sleeping: as many as large hosts have processors.
+const MAX_POLLING_THREADS: u32 = 512;
+
 /// Bounds of the number of VMs.
 const VMS: std::ops::RangeInclusive<usize> = 1..=100_000;
 
@@ -176,6 +179,11 @@ fn limits(config: &Config) -> Option<Problem> {
             "limits.control_connections",
             CONTROL_CONNECTIONS.contains(&l.control_connections),
             format!("{CONTROL_CONNECTIONS:?}"),
+        ),
+        (
+            "limits.polling_threads",
+            l.polling_threads.is_none_or(|threads| threads <= MAX_POLLING_THREADS),
+            format!("0..={MAX_POLLING_THREADS}"),
         ),
         ("limits.vms", VMS.contains(&l.vms), format!("{VMS:?}")),
     ];

@@ -58,6 +58,7 @@ fn the_sample_names_every_key() {
         "client_ca",
         "disks",
         "control_connections",
+        "polling_threads",
         "enabled",
         "allow_unconfined_vmd",
         "allow_readable_passphrase",
@@ -75,6 +76,7 @@ fn examples_of_the_sample_are_valid() {
         let name = setting.split(" = ").next().unwrap();
         let text = match name {
             "vmd" => format!("{setting}\n{STORE}"),
+            "polling_threads" => format!("{STORE}[limits]\n{setting}\n"),
             "file" | "credential" | "passphrase_file" => {
                 format!("{STORE}[provider.native]\n{setting}\n")
             }

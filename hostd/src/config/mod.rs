@@ -115,6 +115,7 @@ pub struct Limits {
     pub disk_connections: u32,
     pub tls_connections: u32,
     pub control_connections: usize,
+    pub polling_threads: Option<u32>,
 }
 
 /// Insecure options: each needs `enabled` as well, and is reported as a warning of the host.
@@ -159,6 +160,7 @@ impl Default for Limits {
             disk_connections: 16,
             tls_connections: 64,
             control_connections: 64,
+            polling_threads: None,
         }
     }
 }

@@ -96,7 +96,9 @@ impl Host {
             require_confinement: !(zone.enabled && zone.allow_unconfined_vmd),
             max_connections: self.config.limits.disk_connections,
         });
-        let (report, _) = vmd.report(&request, &[lock.as_fd()])?;
+        let mut fds = vec![lock.as_fd()];
+        fds.extend(self.polling.as_ref().map(AsFd::as_fd));
+        let (report, _) = vmd.report(&request, &fds)?;
         self.note_report(&report)
     }
 

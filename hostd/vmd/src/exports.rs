@@ -4,6 +4,7 @@
 //! the link. Flow: [`Exports::attach`] opens a volume and starts its server, [`Exports::detach`] takes both
 //! down in the reverse order.
 
+use crate::nbd::budget::Budget;
 use crate::nbd::connection::Limits;
 use crate::nbd::export::Export;
 use crate::nbd::server::Server;
@@ -46,6 +47,7 @@ pub struct Exports {
     /// The same disks, for the TLS port.
     directory: Directory,
     port: Option<OpenPort>,
+    budget: Budget,
 }
 
 struct OpenPort {
@@ -60,6 +62,11 @@ struct Served {
 }
 
 impl Exports {
+    /// Where threads of disks that are attached from now on ask before they look for requests instead of sleeping.
+    pub fn set_budget(&mut self, budget: Budget) {
+        self.budget = budget;
+    }
+
     /// Starts to serve a disk.
     ///
     /// # Errors
@@ -82,7 +89,7 @@ impl Exports {
             return Err(Refusal::new(ErrorCode::HostLimit, message, "detach another disk first"));
         }
         let volume = open(&name, &attach, fds.payload, fds.sheet, arena)?;
-        let export = Export::new(name.as_str(), vm, volume);
+        let export = Export::new(name.as_str(), vm, volume).within(self.budget.clone());
         let server = Server::start(export, fds.listener, limits)
             .map_err(|e| Refusal::invalid(format!("cannot serve disk {name}: {e}")))?;
         tracing::info!(disk = %name, size = attach.size, read_only = attach.read_only, "serving");

@@ -8,6 +8,7 @@ use crate::confine::confine;
 use crate::confine::root::Root;
 use crate::exports::{AttachFds, Exports, GRACE};
 use crate::home::{HomeFds, ServedHome};
+use crate::nbd::budget::Budget;
 use crate::nbd::connection::Limits;
 use crate::nbd::tls_settings::PemFiles;
 use crate::refusal::Refusal;
@@ -85,7 +86,7 @@ impl Vmd {
     fn perform(&mut self, request: Request, fds: Vec<OwnedFd>) -> Result<Response, Refusal> {
         refuse_folders(&fds)?;
         match request {
-            Request::Setup(setup) => self.set_up(setup, exactly(fds)?),
+            Request::Setup(setup) => self.set_up(setup, fds),
             Request::Attach(attach) => self.attach(attach, exactly(fds)?),
             Request::ServeHome(serve) => self.serve_home(serve, exactly(fds)?),
             Request::ServeTls(serve) => self.serve_tls(serve, exactly(fds)?),
@@ -111,14 +112,19 @@ impl Vmd {
         }
     }
 
-    fn set_up(&mut self, setup: Setup, fds: [OwnedFd; 1]) -> Result<Response, Refusal> {
+    fn set_up(&mut self, setup: Setup, mut fds: Vec<OwnedFd>) -> Result<Response, Refusal> {
         if let Some(vm) = &self.vm {
             return Err(Refusal::wrong_state(format!("this vmd serves VM {} already", vm.name)));
         }
         if setup.max_connections == 0 {
             return Err(Refusal::invalid("max_connections is 0: no client could ever connect"));
         }
-        let [lock] = fds;
+        let polling = (fds.len() > 1).then(|| fds.pop()).flatten();
+        let [lock] = exactly(fds)?;
+        // Before the confinement, which allows no shared memory.
+        let budget = polling.map_or_else(|| Ok(Budget::own(0)), |memory| Budget::shared(&memory));
+        let budget = budget
+            .map_err(|e| Refusal::invalid(format!("the places for polling are of no use: {e}")))?;
         let confinement = confine(&self.root, setup.require_confinement).map_err(|e| {
             let remedy = "run hostd with CAP_SYS_ADMIN on a kernel with landlock and seccomp, or allow less \
                           confinement";
@@ -127,6 +133,7 @@ impl Vmd {
         tracing::info!(vm = setup.vm, ?confinement, folder = %setup.folder.display(), "set up");
         let limits =
             Limits { max_connections: setup.max_connections, handshake: Limits::HANDSHAKE };
+        self.exports.set_budget(budget);
         self.vm = Some(Vm { id: setup.id, name: setup.vm, limits, confinement, lock });
         Ok(Response::Report(self.report()))
     }

@@ -16,7 +16,7 @@ use std::path::PathBuf;
 use uuid::Uuid;
 
 /// Version of the link; a vmd that speaks another one is left alone and reported.
-pub const LINK_VERSION: u32 = 2;
+pub const LINK_VERSION: u32 = 3;
 
 /// Descriptor number at which a vmd finds its listening link socket.
 pub const LINK_FD: i32 = 3;
@@ -40,7 +40,8 @@ pub const MAX_FDS: usize = 2 + MAX_DISKS;
 #[serde(rename_all = "kebab-case", tag = "do", deny_unknown_fields)]
 pub enum Request {
     /// Once after the start, before anything else. Descriptors: the lock file of the VM folder (held for as
-    /// long as the vmd lives). The vmd confines itself before it answers.
+    /// long as the vmd lives); if threads may look for requests instead of sleeping, the memory with the places
+    /// for them. The vmd confines itself before it answers.
     Setup(Setup),
     /// Who are you? No descriptors.
     Hello,

@@ -3,6 +3,7 @@
 //! Owns a volume, what clients are told about it, and its counters. It must not know connections. Flow: made
 //! when hostd attaches a disk, shared by the threads of its connections, taken apart at detach.
 
+use super::budget::Budget;
 use super::fault::FaultLog;
 use super::handshake::Offer;
 use super::proto::transmission::Shape;
@@ -15,6 +16,8 @@ pub struct Export {
     description: String,
     shape: Shape,
     volume: Volume,
+    payloads: Payloads,
+    budget: Budget,
     stopping: AtomicBool,
     refusing: AtomicBool,
     /// What has gone on since the attach.
@@ -47,11 +50,19 @@ impl Export {
             description: format!("disk {name} of VM {vm}"),
             shape,
             volume,
+            payloads: Payloads::default(),
+            budget: Budget::default(),
             stopping: AtomicBool::new(false),
             refusing: AtomicBool::new(false),
             counters: Counters::default(),
             faults: FaultLog::new(vm, name),
         }
+    }
+
+    /// The same, with threads that look for requests within `budget`.
+    #[must_use]
+    pub fn within(self, budget: Budget) -> Self {
+        Self { budget, ..self }
     }
 
     /// Name of the export.
@@ -62,6 +73,16 @@ impl Export {
     /// Size and access.
     pub fn shape(&self) -> Shape {
         self.shape
+    }
+
+    /// The payloads of long requests that are being worked on.
+    pub(super) fn payloads(&self) -> &Payloads {
+        &self.payloads
+    }
+
+    /// Where a thread asks before it looks for requests instead of sleeping.
+    pub(super) fn budget(&self) -> &Budget {
+        &self.budget
     }
 
     /// The volume.
@@ -100,5 +121,35 @@ impl Export {
     /// When the flush fails; what clients wrote since their last flush may be lost then.
     pub fn close(self) -> Result<(), VolumeError> {
         if self.shape.read_only { Ok(()) } else { self.volume.flush() }
+    }
+}
+
+/// Bytes of the payloads of one export that several threads of a connection may have in their hands, two of the largest
+/// allowed: what is beyond waits its turn.
+const MAX_PAYLOADS: u64 = 64 * 1024 * 1024;
+
+/// Counts such bytes, so that no client makes the host's memory its own.
+#[derive(Debug, Default)]
+pub(super) struct Payloads(AtomicU64);
+
+/// Bytes in a thread's hands.
+#[derive(Debug)]
+pub(super) struct InHand<'a> {
+    payloads: &'a Payloads,
+    bytes: u64,
+}
+
+impl Payloads {
+    /// Takes `bytes` into a thread's hands, unless that is too much.
+    pub(super) fn take(&self, bytes: u64) -> Option<InHand<'_>> {
+        let taken = self.0.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes);
+        let in_hand = InHand { payloads: self, bytes };
+        (taken <= MAX_PAYLOADS).then_some(in_hand)
+    }
+}
+
+impl Drop for InHand<'_> {
+    fn drop(&mut self) {
+        self.payloads.0.fetch_sub(self.bytes, Ordering::Relaxed);
     }
 }

@@ -6,8 +6,9 @@
 
 use super::buffer::Buffer;
 use super::proto::transmission::REQUEST_LEN;
-use super::transport::{Received, Transport};
+use super::transport::{Patience, Received, Transport};
 use std::io;
+use std::ops::Range;
 
 /// Most bytes of small messages that one `recv` brings: 60 writes of 4 KiB, which is more than clients keep in
 /// flight, and still within the second-level cache.
@@ -52,6 +53,39 @@ impl Inbox {
         self.buffer.bytes_mut().get_mut(from..self.start).unwrap_or_default()
     }
 
+    /// Moves the first `n` unread bytes, which must have come, into `into`, and says where they are there. The buffers
+    /// change places when that leaves less to copy.
+    ///
+    /// # Errors
+    /// When the kernel gives no memory; nothing has moved then.
+    pub fn hand_over(&mut self, n: usize, into: &mut Buffer) -> io::Result<Range<usize>> {
+        let payload = self.start..(self.start + n).min(self.end);
+        let rest = payload.end..self.end;
+        if rest.len() < payload.len() {
+            let (from, to) = (HEADER_AT, HEADER_AT + rest.len());
+            Self::put(into, from, WINDOW, self.buffer.bytes().get(rest).unwrap_or_default())?;
+            std::mem::swap(&mut self.buffer, into);
+            (self.start, self.end) = (from, to);
+            return Ok(payload);
+        }
+        let bytes = self.buffer.bytes().get(payload.clone()).unwrap_or_default();
+        Self::put(into, PAGE, bytes.len(), bytes)?;
+        self.start = payload.end;
+        Ok(PAGE..PAGE + payload.len())
+    }
+
+    /// Puts `bytes` at `at` into a buffer that is to have room for `room` bytes there.
+    fn put(into: &mut Buffer, at: usize, room: usize, bytes: &[u8]) -> io::Result<()> {
+        let need = at + room.max(bytes.len());
+        if into.len() < need {
+            into.grow(need, WINDOW, 0..0, 0)?;
+        }
+        if let Some(to) = into.bytes_mut().get_mut(at..at + bytes.len()) {
+            to.copy_from_slice(bytes);
+        }
+        Ok(())
+    }
+
     /// Gives the memory back, when nothing is unread.
     pub fn release(&mut self) {
         if self.start == self.end {
@@ -80,11 +114,16 @@ impl Inbox {
     ///
     /// # Errors
     /// What the transport says.
-    pub fn receive(&mut self, from: &mut Transport<'_>, need: usize) -> io::Result<Received> {
+    pub fn receive(
+        &mut self,
+        from: &Transport<'_>,
+        need: usize,
+        patience: Patience,
+    ) -> io::Result<Received> {
         let missing = need.saturating_sub(self.end - self.start);
         let room = self.buffer.bytes_mut().get_mut(self.end..).unwrap_or_default();
         let limit = if missing >= LARGE { missing } else { WINDOW.max(missing) }.min(room.len());
-        let received = from.receive(room.get_mut(..limit).unwrap_or_default())?;
+        let received = from.receive(room.get_mut(..limit).unwrap_or_default(), patience)?;
         if let Received::Bytes(got) = received {
             self.end += got;
         }
@@ -124,7 +163,7 @@ mod tests {
                 a.write_all(&vec![u8::try_from(i).unwrap(); *size]).unwrap();
             }
         });
-        let (mut inbox, mut from) = (Inbox::default(), Transport::Plain(&b));
+        let (mut inbox, from) = (Inbox::default(), Transport::Plain(&b));
         for (i, size) in sizes.iter().enumerate() {
             while inbox.unread().len() < *size {
                 if i % 2 == 0 {
@@ -132,7 +171,7 @@ mod tests {
                 } else {
                     inbox.make_room_for_payload(*size).unwrap();
                 }
-                let received = inbox.receive(&mut from, *size).unwrap();
+                let received = inbox.receive(&from, *size, Patience::Wait).unwrap();
                 assert!(matches!(received, Received::Bytes(1..)), "{received:?}");
             }
             let got = inbox.take(*size);
@@ -140,8 +179,31 @@ mod tests {
         }
         sender.join().unwrap();
         inbox.make_room_for_header(1).unwrap();
-        assert_eq!(inbox.receive(&mut from, 1).unwrap(), Received::Closed);
+        assert_eq!(inbox.receive(&from, 1, Patience::Wait).unwrap(), Received::Closed);
         inbox.release();
         assert!(inbox.unread().is_empty());
+    }
+
+    #[test]
+    fn a_payload_is_handed_over_and_the_rest_stays() {
+        let (a, b) =
+            socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::empty(), None)
+                .unwrap();
+        let mut spare = Buffer::new();
+        for (payload, rest) in [(9000, 0), (9000, 28), (28, 9000), (5000, 5000), (0, 7), (7, 0)] {
+            let (mut inbox, from) = (Inbox::default(), Transport::Plain(&b));
+            let mut sent = vec![1; payload];
+            sent.extend(vec![2; rest]);
+            (&std::os::unix::net::UnixStream::from(a.try_clone().unwrap()))
+                .write_all(&sent)
+                .unwrap();
+            while inbox.unread().len() < sent.len() {
+                inbox.make_room_for_payload(sent.len()).unwrap();
+                inbox.receive(&from, sent.len(), Patience::Wait).unwrap();
+            }
+            let there = inbox.hand_over(payload, &mut spare).unwrap();
+            assert_eq!(spare.bytes().get(there).unwrap(), vec![1; payload], "{payload} {rest}");
+            assert_eq!(inbox.unread(), vec![2; rest], "{payload} {rest}");
+        }
     }
 }

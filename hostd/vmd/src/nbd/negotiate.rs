@@ -9,7 +9,7 @@ use super::handshake::{Negotiation, Verdict};
 use super::inbox::Inbox;
 use super::proto::Violation;
 use super::proto::negotiation::greeting;
-use super::transport::{Received, Transport};
+use super::transport::{Patience, Received, Transport};
 use rustix::net::sockopt::Timeout;
 use std::time::{Duration, Instant};
 
@@ -52,7 +52,7 @@ impl<'a> Handshake<'a> {
             self.set_timeout(Timeout::Recv, Some(left))?;
             let need = self.inbox.unread().len() + 1;
             self.inbox.make_room_for_header(need).map_err(ConnectionError::Memory)?;
-            let received = self.inbox.receive(&mut self.transport, need);
+            let received = self.inbox.receive(&self.transport, need, Patience::Wait);
             match received.map_err(ConnectionError::Socket)? {
                 Received::Bytes(_) => {}
                 Received::Closed => return Ok(Verdict::Close),

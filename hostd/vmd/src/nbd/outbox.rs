@@ -16,6 +16,9 @@ use std::io;
 /// Size of the buffer while no READ is longer: a batch of 60 replies of 4 KiB.
 pub const CAPACITY: usize = 256 * 1024;
 
+/// A buffer above this size is given back after use: several threads of a connection may have one.
+const KEPT: usize = 4 * 1024 * 1024;
+
 /// Room for what stands around a payload: the headers and offsets of one data chunk, and an error chunk.
 const AROUND: usize = MAX_HEAD + 8 + MAX_HEAD + MAX_ERROR_BODY;
 
@@ -163,11 +166,19 @@ impl Outbox {
     ///
     /// # Errors
     /// What the transport says; the connection is of no use then.
-    pub fn send(&mut self, to: &mut Transport<'_>) -> io::Result<()> {
+    pub fn send(&mut self, to: &Transport<'_>) -> io::Result<()> {
         debug_assert!(self.promises.is_empty(), "promises are settled before they are sent");
         let sent = to.send(self.buffer.bytes().get(..self.len).unwrap_or_default());
         self.len = 0;
+        if self.buffer.len() > KEPT {
+            self.buffer.release();
+        }
         sent
+    }
+
+    /// Whether there is no memory.
+    pub fn is_released(&self) -> bool {
+        self.buffer.is_empty()
     }
 
     /// Gives the memory back, when nothing waits.

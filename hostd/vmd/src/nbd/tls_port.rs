@@ -189,7 +189,10 @@ struct Client<'a> {
 
 impl<'a> Client<'a> {
     fn of(stream: &TlsStream<'_>, access: Access, port: &'a Shared) -> Self {
-        let names = stream.client_certificate().map(names_of).unwrap_or_default();
+        let names = stream
+            .client_certificate()
+            .map(|certificate| names_of(&certificate))
+            .unwrap_or_default();
         Self { names, access, port }
     }
 

@@ -12,6 +12,7 @@ mod confinement;
 mod drain;
 mod handshake;
 mod home;
+mod in_flight;
 mod interop;
 mod model;
 mod process;

@@ -50,7 +50,7 @@ fn point_62_writes_and_fua() {
         backing.inject(Fault { when: When::Always, on: Some(Call::Flush), errno: 5, short: 0 });
         let cookies: Vec<u64> = (0..20).map(|_| peer.send(WRITE, FUA, 0, 512, &[3; 512])).collect();
         for cookie in cookies {
-            assert_eq!(peer.chunk(cookie, 0, None).error(), EIO);
+            assert_eq!(peer.chunk(cookie).error(), EIO);
         }
     }
 }
@@ -247,7 +247,7 @@ fn point_72_disc() {
         let cookie = peer.send(WRITE, FUA, 0, 4096, &[1; 4096]);
         let odd = u64::from(u32::MAX);
         peer.send(2, if framing == Framing::Extended { FUA } else { 0xffff }, u64::MAX, odd, &[]);
-        assert_eq!(peer.chunk(cookie, 0, None).error(), 0);
+        assert_eq!(peer.chunk(cookie).error(), 0);
         assert!(peer.client.is_at_end(), "no reply to DISC");
         assert_eq!(backing.unsynced(), 0);
     }
@@ -363,7 +363,7 @@ fn point_78_server_stop() {
         let sent: Vec<u64> = (0..16).map(|_| peer.send(WRITE, 0, 0, 4096, &[5; 4096])).collect();
         let stopped = served.server.stop(GRACE).ok().unwrap();
         for cookie in sent {
-            assert_eq!(peer.chunk(cookie, 0, None).error(), 0);
+            assert_eq!(peer.chunk(cookie).error(), 0);
         }
         assert!(peer.client.is_at_end());
         stopped.close().unwrap();

@@ -91,7 +91,7 @@ fn status_after(prepare: impl FnOnce(&mut Client)) -> u32 {
     prepare(&mut session.client);
     session.client.go_on();
     let client = session.client;
-    let mut peer = Peer { client, framing: Framing::Structured, flags: 0, cookie: 1 };
+    let mut peer = Peer::transmitting(client, Framing::Structured, 0);
     peer.call(BLOCK_STATUS, 0, 0, 4096)
 }
 
@@ -174,7 +174,7 @@ fn point_46_extended_headers() {
     // The payload of a command that takes none is thrown away.
     for command in [READ, TRIM, WRITE_ZEROES, CACHE, FLUSH, 99] {
         let cookie = peer.send(command, PAYLOAD_LEN, 0, 100, &[0x21; 100]);
-        assert_eq!(peer.reply(cookie, 0, None)[0].error(), EINVAL);
+        assert_eq!(peer.reply(cookie)[0].error(), EINVAL);
     }
     filters(&mut peer, size);
     // A payload above the limit ends it.
@@ -193,7 +193,7 @@ fn filters(peer: &mut Peer, size: u64) {
     let mut ask = |flags: u16, payload: &[u8]| {
         let length = u64::try_from(payload.len()).unwrap();
         let cookie = peer.send(BLOCK_STATUS, PAYLOAD_LEN | flags, 0, length, payload);
-        let chunk = peer.reply(cookie, 0, None).remove(0);
+        let chunk = peer.reply(cookie).remove(0);
         if chunk.error() == 0 { Ok(peer.extents(&chunk)) } else { Err(chunk.error()) }
     };
     assert_eq!(ask(0, &filter(size, &[1])), Ok(vec![(size, 3)]));

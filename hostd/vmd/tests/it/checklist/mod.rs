@@ -14,6 +14,7 @@ mod table;
 
 use super::support::{Client, LIMITS, SIZE, Session, export, go_data, option};
 use cryptfs::backing::FaultyBacking;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use vmd::nbd::export::Export;
 use vmd::nbd::proto::Framing;
@@ -107,6 +108,10 @@ pub(super) struct Peer {
     pub(super) framing: Framing,
     pub(super) flags: u16,
     cookie: u64,
+    /// Offset of each request, and the length of a READ.
+    asked: HashMap<u64, (u64, Option<u64>)>,
+    /// Chunks that came while another reply was waited for.
+    parked: VecDeque<(u64, Chunk)>,
 }
 
 impl Peer {
@@ -134,7 +139,13 @@ impl Peer {
         let info = client.option_reply().2;
         assert_eq!(client.option_reply(), (7, ACK, vec![]));
         let flags = u16::from_be_bytes(info[10..12].try_into().unwrap());
-        Self { client, framing, flags, cookie: 0xfeed_0000_0000_0000 }
+        Self::transmitting(client, framing, flags)
+    }
+
+    /// Over a connection that is in the transmission phase.
+    pub(super) fn transmitting(client: Client, framing: Framing, flags: u16) -> Self {
+        let (asked, parked) = (HashMap::new(), VecDeque::new());
+        Self { client, framing, flags, cookie: 0xfeed_0000_0000_0000, asked, parked }
     }
 
     /// Sends a request and returns its cookie.
@@ -153,26 +164,43 @@ impl Peer {
         let request = Request { extended, flags, command, cookie: self.cookie, offset, length };
         self.client.send(&request.encode());
         self.client.send(payload);
+        self.asked.insert(self.cookie, (offset, (command == READ).then_some(length)));
         self.cookie
     }
 
-    /// Takes one chunk, checks what it echoes, and returns it. `read` is the length of a READ.
-    pub(super) fn chunk(&mut self, cookie: u64, offset: u64, read: Option<u64>) -> Chunk {
+    /// Takes the next chunk of the reply to `cookie`; replies may come in any order.
+    pub(super) fn chunk(&mut self, cookie: u64) -> Chunk {
+        if let Some(at) = self.parked.iter().position(|(whose, _)| *whose == cookie) {
+            return self.parked.remove(at).unwrap().1;
+        }
+        loop {
+            let (whose, chunk) = self.any_chunk();
+            if whose == cookie {
+                return chunk;
+            }
+            self.parked.push_back((whose, chunk));
+        }
+    }
+
+    /// Takes one chunk, checks what it echoes, and returns it with its cookie.
+    fn any_chunk(&mut self) -> (u64, Chunk) {
         let magic = u32::from_be_bytes(self.client.receive());
         if self.framing == Framing::Simple {
             assert_eq!(magic, 0x6744_6698);
             let error = u32::from_be_bytes(self.client.receive());
-            assert_eq!(u64::from_be_bytes(self.client.receive()), cookie);
+            let cookie = u64::from_be_bytes(self.client.receive());
+            let (_, read) = self.asked[&cookie];
             let (kind, body) = match (error, read) {
                 (0, Some(length)) => (1, self.client.receive_vec(usize::try_from(length).unwrap())),
                 (0, None) => (0, Vec::new()),
                 (error, _) => (0x8001, error.to_be_bytes().to_vec()),
             };
-            return Chunk { done: true, kind, body };
+            return (cookie, Chunk { done: true, kind, body });
         }
         let flags = u16::from_be_bytes(self.client.receive());
         let kind = u16::from_be_bytes(self.client.receive());
-        assert_eq!(u64::from_be_bytes(self.client.receive()), cookie);
+        let cookie = u64::from_be_bytes(self.client.receive());
+        let (offset, _) = self.asked[&cookie];
         let length = if self.framing == Framing::Extended {
             assert_eq!(magic, 0x6e8a_278c);
             assert_eq!(u64::from_be_bytes(self.client.receive()), offset);
@@ -183,14 +211,14 @@ impl Peer {
         };
         assert_eq!(flags & !1, 0, "no reply flag but DONE exists");
         let body = self.client.receive_vec(usize::try_from(length).unwrap());
-        Chunk { done: flags & 1 != 0, kind, body }
+        (cookie, Chunk { done: flags & 1 != 0, kind, body })
     }
 
     /// All chunks of a reply.
-    pub(super) fn reply(&mut self, cookie: u64, offset: u64, read: Option<u64>) -> Vec<Chunk> {
+    pub(super) fn reply(&mut self, cookie: u64) -> Vec<Chunk> {
         let mut chunks = Vec::new();
         while chunks.last().is_none_or(|last: &Chunk| !last.done) {
-            chunks.push(self.chunk(cookie, offset, read));
+            chunks.push(self.chunk(cookie));
         }
         chunks
     }
@@ -198,20 +226,20 @@ impl Peer {
     /// A request without data in its reply; its error.
     pub(super) fn call(&mut self, command: u16, flags: u16, offset: u64, length: u64) -> u32 {
         let cookie = self.send(command, flags, offset, length, &[]);
-        let chunks = self.reply(cookie, offset, None);
+        let chunks = self.reply(cookie);
         assert_eq!(chunks.len(), 1);
         chunks[0].error()
     }
 
     pub(super) fn write(&mut self, flags: u16, offset: u64, data: &[u8]) -> u32 {
         let cookie = self.send(WRITE, flags, offset, u64::try_from(data.len()).unwrap(), data);
-        self.reply(cookie, offset, None)[0].error()
+        self.reply(cookie)[0].error()
     }
 
     /// The chunks of a READ.
     pub(super) fn chunks(&mut self, flags: u16, offset: u64, length: u64) -> Vec<Chunk> {
         let cookie = self.send(READ, flags, offset, length, &[]);
-        self.reply(cookie, offset, Some(length))
+        self.reply(cookie)
     }
 
     /// A READ, put together; checks that chunks cover the range and do not overlap.
@@ -243,7 +271,7 @@ impl Peer {
     /// BLOCK_STATUS of the one context: length and state of each extent.
     pub(super) fn status(&mut self, flags: u16, offset: u64, length: u64) -> Vec<(u64, u64)> {
         let cookie = self.send(BLOCK_STATUS, flags, offset, length, &[]);
-        let chunks = self.reply(cookie, offset, None);
+        let chunks = self.reply(cookie);
         assert_eq!(chunks.len(), 1, "one chunk a context");
         self.extents(&chunks[0])
     }

@@ -1,0 +1,259 @@
+//! Several requests of one connection in the storage at once.
+
+use super::support::{LIMITS, SIZE, Served, Session, export, file, request};
+use cryptfs::backing::{Backing, FaultyBacking};
+use std::collections::HashMap;
+use std::io;
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
+use vmd::nbd::connection::ConnectionError;
+
+const READ: u16 = 0;
+const WRITE: u16 = 1;
+const FLUSH: u16 = 3;
+
+/// From here on the storage is slow, as a drive is; below, everything is in its cache.
+const SLOW: u64 = SIZE / 2;
+
+/// Threads of a connection.
+const THREADS: u64 = 16;
+
+/// A storage whose slow half, and whose flush, waits until it is let go.
+struct Gate {
+    inner: FaultyBacking,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    open: bool,
+    inside: u64,
+}
+
+impl Gate {
+    fn new() -> Arc<Self> {
+        let inner = FaultyBacking::new(SIZE);
+        Arc::new(Self { inner, state: Mutex::default(), changed: Condvar::new() })
+    }
+
+    fn pass(&self) {
+        let mut state = self.state.lock().unwrap();
+        state.inside += 1;
+        self.changed.notify_all();
+        while !state.open {
+            state = self.changed.wait(state).unwrap();
+        }
+        state.inside -= 1;
+    }
+
+    fn open(&self) {
+        self.state.lock().unwrap().open = true;
+        self.changed.notify_all();
+    }
+
+    /// Waits until so many requests wait in it.
+    fn holds(&self, count: u64) {
+        let state = self.state.lock().unwrap();
+        let limit = Duration::from_secs(20);
+        let waited = self.changed.wait_timeout_while(state, limit, |state| state.inside < count);
+        assert!(!waited.unwrap().1.timed_out(), "fewer than {count} are in the storage");
+    }
+}
+
+impl Backing for Gate {
+    fn len(&self) -> io::Result<u64> {
+        self.inner.len()
+    }
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.inner.set_len(len)
+    }
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
+        if offset >= SLOW {
+            self.pass();
+        }
+        self.inner.read_at(offset, buf)
+    }
+    fn read_ready(&self, offset: u64, buf: &mut [u8]) -> io::Result<bool> {
+        if offset >= SLOW { Ok(false) } else { self.inner.read_at(offset, buf).map(|()| true) }
+    }
+    fn write_at(&self, offset: u64, buf: &[u8]) -> io::Result<()> {
+        self.inner.write_at(offset, buf)
+    }
+    fn flush(&self) -> io::Result<()> {
+        self.pass();
+        self.inner.flush()
+    }
+    fn punch(&self, offset: u64, len: u64) -> io::Result<()> {
+        self.inner.punch(offset, len)
+    }
+    fn zero_range(&self, offset: u64, len: u64) -> io::Result<()> {
+        self.inner.zero_range(offset, len)
+    }
+    fn next_data(&self, offset: u64) -> io::Result<Option<u64>> {
+        self.inner.next_data(offset)
+    }
+    fn next_hole(&self, offset: u64) -> io::Result<u64> {
+        self.inner.next_hole(offset)
+    }
+}
+
+fn gated() -> (Arc<Gate>, Session) {
+    let gate = Gate::new();
+    let session = Session::transmitting(export(Box::new(Arc::clone(&gate)), SIZE, false));
+    (gate, session)
+}
+
+/// Requests as one message, so that the server sees them together.
+fn send(session: &mut Session, requests: &[(u16, u64, u64, u32)]) {
+    let bytes: Vec<u8> = requests
+        .iter()
+        .flat_map(|(command, cookie, offset, length)| {
+            request(*command, 0, *cookie, *offset, *length).encode()
+        })
+        .collect();
+    session.client.send(&bytes);
+}
+
+#[test]
+fn a_slow_read_and_a_flush_hold_nobody_up() {
+    let (gate, mut session) = gated();
+    send(&mut session, &[(READ, 1, SLOW, 512), (FLUSH, 2, 0, 0), (READ, 3, 0, 512)]);
+    assert_eq!(session.client.reply(), (3, 0));
+    session.client.receive::<512>();
+    gate.holds(2);
+    // And so does what comes later.
+    assert_eq!(session.client.write(512, &[7; 512]), 0);
+    assert_eq!(session.client.read(512, 512).unwrap(), [7; 512]);
+    gate.open();
+    let mut late = [session.client.reply()];
+    if late[0].0 == 1 {
+        session.client.receive::<512>();
+        late[0] = session.client.reply();
+        assert_eq!(late[0], (2, 0));
+    } else {
+        assert_eq!(session.client.reply(), (1, 0));
+        session.client.receive::<512>();
+    }
+    session.end().unwrap();
+}
+
+#[test]
+fn a_read_alone_is_worked_on_where_it_was_received() {
+    let (gate, mut session) = gated();
+    gate.open();
+    for i in 0..100 {
+        assert_eq!(session.client.read(SLOW + i * 512, 512).unwrap(), [0; 512]);
+    }
+    session.end().unwrap();
+}
+
+#[test]
+fn as_many_requests_as_threads_are_in_the_storage_and_the_rest_wait() {
+    let (gate, mut session) = gated();
+    let requests: Vec<_> = (0..3 * THREADS).map(|i| (READ, i, SLOW + i * 512, 512)).collect();
+    send(&mut session, &requests);
+    gate.holds(THREADS);
+    gate.open();
+    let mut cookies: Vec<u64> = requests
+        .iter()
+        .map(|_| {
+            let (cookie, error) = session.client.reply();
+            assert_eq!(error, 0);
+            assert_eq!(session.client.receive(), [0; 512]);
+            cookie
+        })
+        .collect();
+    cookies.sort_unstable();
+    assert!(cookies.into_iter().eq(0..3 * THREADS));
+    session.end().unwrap();
+}
+
+#[test]
+fn what_is_in_the_storage_is_answered_before_a_leave() {
+    let (gate, mut session) = gated();
+    send(&mut session, &[(READ, 1, SLOW, 512), (READ, 2, SLOW, 512), (2, 0, 0, 0)]);
+    gate.holds(2);
+    gate.open();
+    for _ in 0..2 {
+        assert_eq!(session.client.reply().1, 0);
+        session.client.receive::<512>();
+    }
+    assert!(session.client.is_at_end() || session.server.is_finished());
+    session.end().unwrap();
+}
+
+#[test]
+fn what_is_in_the_storage_is_answered_before_a_violation_ends_it() {
+    let (gate, mut session) = gated();
+    send(&mut session, &[(READ, 1, SLOW, 512), (READ, 2, SLOW, 512)]);
+    gate.holds(2);
+    session.client.send(&[0; 28]);
+    gate.open();
+    for _ in 0..2 {
+        assert_eq!(session.client.reply().1, 0);
+        session.client.receive::<512>();
+    }
+    assert!(matches!(session.end(), Err(ConnectionError::Client(_))));
+}
+
+#[test]
+fn a_client_that_vanishes_leaves_no_thread_behind() {
+    let gate = Gate::new();
+    let served = Served::new(export(Box::new(Arc::clone(&gate)), SIZE, false), LIMITS);
+    let mut client = served.connect();
+    client.go();
+    let bytes: Vec<u8> =
+        (0..4).flat_map(|i| request(READ, 0, i, SLOW + i * 512, 512).encode()).collect();
+    client.send(&bytes);
+    gate.holds(4);
+    drop(client);
+    gate.open();
+    // The stop waits for the threads, and then holds the export alone.
+    served.server.stop(Duration::from_secs(10)).ok().unwrap().close().unwrap();
+}
+
+/// Long requests go to several threads, whose payloads and replies must not mix.
+#[test]
+fn long_requests_side_by_side_keep_their_data() {
+    const LONG: u32 = 512 * 1024;
+    let backings = [file(SIZE), Box::new(Arc::clone(&Gate::new())) as Box<dyn Backing>];
+    for backing in backings {
+        let mut session = Session::transmitting(export(backing, SIZE, false));
+        let mut copy = session.client.stream.try_clone().unwrap();
+        let pattern = |round: u64, i: u64| u8::try_from(1 + round * 8 + i).unwrap();
+        for round in 0..8u64 {
+            let writer = std::thread::spawn(move || {
+                for i in 0..8 {
+                    let mut bytes =
+                        request(WRITE, 0, i, i * u64::from(LONG), LONG).encode().to_vec();
+                    bytes.extend(vec![pattern(round, i); usize::try_from(LONG).unwrap()]);
+                    // Something short behind it, which may be received with it.
+                    bytes.extend(request(READ, 0, 100 + i, SIZE, 1).encode());
+                    io::Write::write_all(&mut copy, &bytes).unwrap();
+                }
+                copy
+            });
+            let mut replies = HashMap::new();
+            while replies.len() < 16 {
+                let (cookie, error) = session.client.reply();
+                assert!(replies.insert(cookie, error).is_none(), "a second reply to {cookie}");
+            }
+            copy = writer.join().unwrap();
+            for i in 0..8 {
+                assert_eq!((replies[&i], replies[&(100 + i)]), (0, 22));
+            }
+            // Read from the fast half only: nobody opens the gate.
+            let reads: Vec<_> = (0..4).map(|i| (READ, i, i * u64::from(LONG), LONG)).collect();
+            send(&mut session, &reads);
+            for _ in &reads {
+                let (cookie, error) = session.client.reply();
+                assert_eq!(error, 0);
+                let data = session.client.receive_vec(usize::try_from(LONG).unwrap());
+                assert!(data.iter().all(|byte| *byte == pattern(round, cookie)), "{cookie}");
+            }
+        }
+        drop(copy);
+        session.end().unwrap();
+    }
+}
