@@ -5,6 +5,8 @@
 
 #![expect(clippy::unwrap_used, reason = "the helpers of a test may panic as the test does")]
 
+#[path = "home/caching.rs"]
+mod caching;
 #[path = "home/data.rs"]
 mod data;
 #[path = "home/log.rs"]

@@ -7,10 +7,6 @@ use fuser::{FileAttr, FileType, INodeNo, TimeOrNow};
 use rustix::fs::FileType as Kind;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// How long the kernel may believe attributes and names without asking: long enough to save most questions,
-/// short enough that a change below the mount is soon seen.
-pub(super) const TTL: Duration = Duration::from_secs(1);
-
 /// Preferred size of requests shown by `stat`: the data unit.
 const BLOCK_SIZE: u32 = 4096;
 

@@ -22,6 +22,10 @@ pub(super) const NO_IOCTL: Errno = Errno::ENOTTY;
 /// Answer to `poll`. The kernel then asks no more, and takes files as ready at any time, which they are.
 pub(super) const ALWAYS_READY: Errno = Errno::ENOSYS;
 
+/// Answer to a search for holes that cannot be given. The kernel then asks no more, and takes a file for one
+/// piece of data.
+pub(super) const ALL_IS_DATA: Errno = Errno::ENOSYS;
+
 /// The number for an error of `operation`, which is logged if it is nobody's everyday business.
 pub(super) fn refuse(operation: &'static str, error: &HomeError) -> Errno {
     let errno = errno_of(error);

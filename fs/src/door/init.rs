@@ -2,6 +2,7 @@
 //!
 //! Owns the list of capabilities and the sizes; must not know the home.
 
+use super::settings::Caching;
 use fuser::{InitFlags, KernelConfig};
 
 /// Largest write request: more has no measurable use, and the buffers of a thread hold this much.
@@ -13,8 +14,7 @@ const MAX_BACKGROUND: u16 = 64;
 
 /// What is asked for where the kernel offers it.
 ///
-/// Left out on purpose: `WRITEBACK_CACHE` (writes go through, so that what is acknowledged is in the storage);
-/// `HANDLE_KILLPRIV_V2`, `SETXATTR_EXT`, `OVER_IO_URING`, `ALLOW_IDMAP`, `SECURITY_CTX` and `CREATE_SUPP_GROUP`,
+/// Left out on purpose: `HANDLE_KILLPRIV_V2`, `SETXATTR_EXT`, `OVER_IO_URING`, `ALLOW_IDMAP`, `SECURITY_CTX` and `CREATE_SUPP_GROUP`,
 /// which this version of the transport accepts and does not honour; `DONT_MASK`, so that the kernel applies the
 /// umask of the caller; `EXPORT_SUPPORT`, so that `.` and `..` are never looked up.
 const WANTED: [InitFlags; 8] = [
@@ -28,9 +28,20 @@ const WANTED: [InitFlags; 8] = [
     InitFlags::FUSE_ABORT_ERROR,
 ];
 
+/// With others at the storage: content is dropped when size or time of a file are not what the kernel knew.
+const SHARED: InitFlags = InitFlags::FUSE_AUTO_INVAL_DATA;
+
+/// Alone: the kernel collects writes. Requests then come from its cache, not from programs: a file that was opened
+/// for writing only is read, too, and the flags of a write are nobody's.
+const EXCLUSIVE: InitFlags = InitFlags::FUSE_WRITEBACK_CACHE;
+
 /// Sets up the connection.
-pub(super) fn negotiate(config: &mut KernelConfig) {
-    for flag in WANTED {
+pub(super) fn negotiate(config: &mut KernelConfig, caching: Caching) {
+    let mode = match caching {
+        Caching::Shared => SHARED,
+        Caching::Exclusive => EXCLUSIVE,
+    };
+    for flag in WANTED.into_iter().chain([mode]) {
         // An error only says that this kernel does not have it.
         let _ = config.add_capabilities(flag);
     }

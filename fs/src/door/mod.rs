@@ -12,11 +12,13 @@ mod init;
 mod operations;
 mod replies;
 mod requests;
+mod settings;
 mod shed;
 
 use crate::home::Home;
 use fuser::{Config, Session, SessionACL};
 use operations::Door;
+pub use settings::{Caching, Settings};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -35,21 +37,21 @@ pub struct HomeServer {
     session: JoinHandle<io::Result<()>>,
 }
 
-/// Serves `home` on a descriptor of /dev/fuse that is already mounted, with `threads` threads (at least 1, at
-/// most [`MAX_THREADS`]), until it is unmounted.
+/// Serves `home` on a descriptor of /dev/fuse that is already mounted, until it is unmounted.
 ///
 /// Every thread but one opens /dev/fuse again, so the process must be allowed to.
 ///
 /// # Errors
 /// When the kernel does not answer as FUSE on this descriptor, for example because it was never mounted.
-pub fn serve(home: Home, fuse: OwnedFd, threads: usize) -> io::Result<HomeServer> {
+pub fn serve(home: Home, fuse: OwnedFd, settings: Settings) -> io::Result<HomeServer> {
     let mut config = Config::default();
     // Permissions are checked by the kernel (`default_permissions`), who may enter by `allow_other`.
     config.acl = SessionACL::All;
-    config.n_threads = Some(threads.clamp(1, MAX_THREADS));
+    config.n_threads = Some(settings.threads.clamp(1, MAX_THREADS));
     config.clone_fd = true;
     let nodes = home.nodes();
-    let session = Session::from_fd(Door::new(home), fuse, SessionACL::All, config)?;
+    let session =
+        Session::from_fd(Door::new(home, settings.caching), fuse, SessionACL::All, config)?;
     let shedder = shed::start(Arc::clone(&nodes), session.notifier())?;
     let served = Arc::clone(&nodes);
     let run = move || {

@@ -3,12 +3,15 @@
 //! Owns nothing but the list; what a request means is in `requests` and in the home. The file is long because
 //! the trait must be implemented in one block, and stays flat: no method decides anything.
 
-use super::attr::{TTL, file_attr};
-use super::errno::{ALWAYS_READY, NO_ACCESS_CHECK, NO_EXTENDED_ATTRIBUTES, NO_IOCTL, refuse};
+use super::attr::file_attr;
+use super::errno::{
+    ALL_IS_DATA, ALWAYS_READY, NO_ACCESS_CHECK, NO_EXTENDED_ATTRIBUTES, NO_IOCTL, refuse,
+};
 use super::handles::Handles;
 use super::init::negotiate;
 use super::replies::{attributes, empty, entry, opened, written};
 use super::requests::{Wanted, caller};
+use super::settings::Caching;
 use crate::home::{Folder, Home, OpenFile};
 use fuser::{
     AccessFlags, BsdFileFlags, CopyFileRangeFlags, FileHandle, Filesystem, FopenFlags, Generation,
@@ -28,22 +31,23 @@ pub(super) struct Door {
     pub(super) home: Home,
     pub(super) files: Handles<OpenFile>,
     pub(super) folders: Handles<Folder>,
+    pub(super) caching: Caching,
 }
 
 impl Door {
-    pub(super) fn new(home: Home) -> Door {
-        Door { home, files: Handles::new(), folders: Handles::new() }
+    pub(super) fn new(home: Home, caching: Caching) -> Door {
+        Door { home, files: Handles::new(), folders: Handles::new(), caching }
     }
 }
 
 impl Filesystem for Door {
     fn init(&mut self, _: &Request, config: &mut KernelConfig) -> io::Result<()> {
-        negotiate(config);
+        negotiate(config, self.caching);
         Ok(())
     }
 
     fn lookup(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        entry("lookup", self.home.lookup(parent.0, name), reply);
+        entry(self.caching.ttl(), "lookup", self.home.lookup(parent.0, name), reply);
     }
 
     fn forget(&self, _: &Request, id: INodeNo, count: u64) {
@@ -51,7 +55,7 @@ impl Filesystem for Door {
     }
 
     fn getattr(&self, _: &Request, id: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
-        attributes("getattr", self.home.attributes(id.0), reply);
+        attributes(self.caching.ttl(), "getattr", self.home.attributes(id.0), reply);
     }
 
     fn setattr(
@@ -73,7 +77,7 @@ impl Filesystem for Door {
         reply: ReplyAttr,
     ) {
         let wanted = Wanted { mode, uid, gid, size, atime, mtime, handle };
-        attributes("setattr", self.set_attributes(id, &wanted), reply);
+        attributes(self.caching.ttl(), "setattr", self.set_attributes(id, &wanted), reply);
     }
 
     fn readlink(&self, _: &Request, id: INodeNo, reply: ReplyData) {
@@ -94,7 +98,7 @@ impl Filesystem for Door {
         reply: ReplyEntry,
     ) {
         let made = self.home.make_node(parent.0, name, mode, device, caller(request));
-        entry("mknod", made, reply);
+        entry(self.caching.ttl(), "mknod", made, reply);
     }
 
     fn mkdir(
@@ -106,7 +110,12 @@ impl Filesystem for Door {
         _umask: u32,
         reply: ReplyEntry,
     ) {
-        entry("mkdir", self.home.make_folder(parent.0, name, mode, caller(request)), reply);
+        entry(
+            self.caching.ttl(),
+            "mkdir",
+            self.home.make_folder(parent.0, name, mode, caller(request)),
+            reply,
+        );
     }
 
     fn unlink(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
@@ -126,7 +135,7 @@ impl Filesystem for Door {
         reply: ReplyEntry,
     ) {
         let made = self.home.make_link(parent.0, name, target.as_os_str(), caller(request));
-        entry("symlink", made, reply);
+        entry(self.caching.ttl(), "symlink", made, reply);
     }
 
     fn rename(
@@ -144,11 +153,11 @@ impl Filesystem for Door {
     }
 
     fn link(&self, _: &Request, id: INodeNo, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        entry("link", self.home.link(id.0, parent.0, name), reply);
+        entry(self.caching.ttl(), "link", self.home.link(id.0, parent.0, name), reply);
     }
 
     fn open(&self, _: &Request, id: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        opened("open", self.open_file(id, flags.0), reply);
+        opened("open", self.open_file(id, flags.0), self.fopen_flags(), reply);
     }
 
     fn create(
@@ -163,8 +172,9 @@ impl Filesystem for Door {
     ) {
         match self.create_file(parent, name, mode, flags, caller(request)) {
             Ok((made, handle)) => {
-                let generation = Generation(made.generation);
-                reply.created(&TTL, &file_attr(&made), generation, handle, FopenFlags::empty());
+                let (ttl, generation) = (self.caching.ttl(), Generation(made.generation));
+                let flags = self.fopen_flags();
+                reply.created(&ttl, &file_attr(&made), generation, handle, flags);
             }
             Err(error) => reply.error(refuse("create", &error)),
         }
@@ -203,12 +213,14 @@ impl Filesystem for Door {
         handle: FileHandle,
         at: u64,
         data: &[u8],
-        _write_flags: WriteFlags,
+        write_flags: WriteFlags,
         flags: OpenFlags,
         _owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        written("write", self.write_file(handle, at, data, flags.0), reply);
+        // Writes of the kernel's cache are nobody's: what was asked to be durable gets a sync of its own.
+        let flags = if write_flags.contains(WriteFlags::FUSE_WRITE_CACHE) { 0 } else { flags.0 };
+        written("write", self.write_file(handle, at, data, flags), reply);
     }
 
     fn flush(
@@ -248,7 +260,7 @@ impl Filesystem for Door {
     }
 
     fn opendir(&self, _: &Request, id: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
-        opened("opendir", self.open_folder(id), reply);
+        opened("opendir", self.open_folder(id), FopenFlags::empty(), reply);
     }
 
     fn readdir(
@@ -399,6 +411,10 @@ impl Filesystem for Door {
         whence: i32,
         reply: ReplyLseek,
     ) {
+        // The kernel does not write what it collected before it asks, and would take fresh data for a hole.
+        if self.caching == Caching::Exclusive {
+            return reply.error(ALL_IS_DATA);
+        }
         match self.seek(handle, at, whence) {
             Ok(found) => reply.offset(found),
             Err(error) => reply.error(refuse("lseek", &error)),

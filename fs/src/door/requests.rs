@@ -3,14 +3,16 @@
 //! Owns the decisions; `operations` only unpacks requests and packs replies. Every function returns the
 //! home's own error.
 
-use super::attr::{TTL, dot_attr, file_attr, file_type, new_time, unknown_attr};
+use super::attr::{dot_attr, file_attr, file_type, new_time, unknown_attr};
 use super::errno::refuse;
 use super::operations::Door;
+use super::settings::Caching;
 use crate::home::{
     Attributes, Caller, Changes, HomeError, Listed, OpenFile, Opening, Zeroing, copy,
 };
 use fuser::{
-    FileHandle, Generation, INodeNo, ReplyDirectory, ReplyDirectoryPlus, Request, TimeOrNow,
+    FileHandle, FopenFlags, Generation, INodeNo, ReplyDirectory, ReplyDirectoryPlus, Request,
+    TimeOrNow,
 };
 use rustix::fs::{FallocateFlags, FileType, OFlags};
 use std::ffi::OsStr;
@@ -49,6 +51,15 @@ fn writes(flags: OFlags) -> bool {
 }
 
 impl Door {
+    /// How an opened file is cached.
+    pub(super) fn fopen_flags(&self) -> FopenFlags {
+        match self.caching {
+            Caching::Shared => FopenFlags::empty(),
+            // Nobody changed what is cached since the file was closed.
+            Caching::Exclusive => FopenFlags::FOPEN_KEEP_CACHE,
+        }
+    }
+
     pub(super) fn set_attributes(
         &self,
         id: INodeNo,
@@ -206,15 +217,15 @@ impl Door {
         offset: u64,
         reply: &mut ReplyDirectoryPlus,
     ) -> Result<(), HomeError> {
-        let folder = self.folders.get(handle)?;
+        let (ttl, folder) = (self.caching.ttl(), self.folders.get(handle)?);
         folder.list(offset, |entry| {
             if entry.is_dot() {
                 let (attr, generation) = (dot_attr(entry.inode), Generation(0));
-                return Ok(reply.add(attr.ino, entry.next, entry.name, &TTL, &attr, generation));
+                return Ok(reply.add(attr.ino, entry.next, entry.name, &ttl, &attr, generation));
             }
             let full = match self.home.lookup(id.0, entry.name) {
                 Ok(found) => {
-                    let full = add_found(reply, &entry, &found);
+                    let full = add_found(reply, &entry, &found, ttl);
                     if full {
                         self.home.forget(found.id, 1);
                     }
@@ -249,7 +260,12 @@ impl Door {
     }
 }
 
-fn add_found(reply: &mut ReplyDirectoryPlus, entry: &Listed<'_>, found: &Attributes) -> bool {
+fn add_found(
+    reply: &mut ReplyDirectoryPlus,
+    entry: &Listed<'_>,
+    found: &Attributes,
+    ttl: Duration,
+) -> bool {
     let (attr, generation) = (file_attr(found), Generation(found.generation));
-    reply.add(attr.ino, entry.next, entry.name, &TTL, &attr, generation)
+    reply.add(attr.ino, entry.next, entry.name, &ttl, &attr, generation)
 }

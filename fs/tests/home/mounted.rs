@@ -1,6 +1,6 @@
 //! A store with its key, and a mount of it that is always taken away.
 
-use cryptfs::door::{FUSE_SUBTYPE, HomeServer, serve};
+use cryptfs::door::{Caching, FUSE_SUBTYPE, HomeServer, Settings, serve};
 use cryptfs::home::Home;
 use crypto::{Arena, HomeKey, KeySheet, SheetKey};
 use rustix::mount::{MountFlags, UnmountFlags};
@@ -62,8 +62,13 @@ impl Store {
         Home::open(folder, key, self.vm, self.arena.clone()).unwrap()
     }
 
-    /// Mounts it; `None`, said aloud, where that is impossible.
+    /// Mounts it, shared; `None`, said aloud, where that is impossible.
     pub(crate) fn mount(&self) -> Option<Mounted> {
+        self.mount_as(Caching::Shared)
+    }
+
+    /// Mounts it; `None`, said aloud, where that is impossible.
+    pub(crate) fn mount_as(&self, caching: Caching) -> Option<Mounted> {
         if !rustix::process::geteuid().is_root() {
             return skip("not root");
         }
@@ -80,8 +85,9 @@ impl Store {
         let kind = format!("fuse.{FUSE_SUBTYPE}");
         let flags = MountFlags::NOSUID | MountFlags::NODEV;
         rustix::mount::mount("coffer:test", point.path(), kind, flags, options.as_c_str()).unwrap();
+        let settings = Settings { threads: THREADS, caching };
         let mut mounted = Mounted { point: Some(point), server: None };
-        mounted.server = Some(serve(self.home(), OwnedFd::from(device), THREADS).unwrap());
+        mounted.server = Some(serve(self.home(), OwnedFd::from(device), settings).unwrap());
         Some(mounted)
     }
 }

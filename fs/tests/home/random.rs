@@ -4,6 +4,7 @@
 
 use super::data::map;
 use super::mounted::{Mounted, Store, pattern};
+use cryptfs::door::Caching;
 use rustix::fs::{FallocateFlags, fallocate};
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::FileExt;
@@ -138,8 +139,17 @@ impl Run {
 
 #[test]
 fn random_operations_agree_with_an_array() {
+    agree_with_an_array(Caching::Shared);
+}
+
+#[test]
+fn random_operations_through_collected_writes_agree_with_an_array() {
+    agree_with_an_array(Caching::Exclusive);
+}
+
+fn agree_with_an_array(caching: Caching) {
     let store = Store::new();
-    let Some(mut mount) = store.mount() else { return };
+    let Some(mut mount) = store.mount_as(caching) else { return };
     let (seed, steps) = (env("COFFER_HOME_SEED", 1), env("COFFER_HOME_STEPS", STEPS));
     let mut run = Run { expected: Vec::new(), dice: Dice(seed * 2 + 1), seed };
     let mut number = 0;
@@ -158,7 +168,7 @@ fn random_operations_agree_with_an_array() {
         }
         drop(file);
         mount.unmount();
-        mount = store.mount().unwrap();
+        mount = store.mount_as(caching).unwrap();
         assert!(fs::read(mount.at("f")).unwrap() == run.expected, "after a remount, seed {seed}");
     }
     mount.unmount();

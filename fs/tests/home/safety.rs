@@ -2,7 +2,7 @@
 
 use super::log;
 use super::mounted::Store;
-use cryptfs::door::serve;
+use cryptfs::door::{Caching, Settings, serve};
 use std::ffi::OsStr;
 use std::fs::{self, OpenOptions};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -144,5 +144,6 @@ fn a_killed_mount_ends_the_server() {
 fn a_device_that_is_not_mounted_is_refused() {
     let Ok(device) = OpenOptions::new().read(true).write(true).open("/dev/fuse") else { return };
     let store = Store::new();
-    assert!(serve(store.home(), device.into(), 2).is_err());
+    let settings = Settings { threads: 2, caching: Caching::Shared };
+    assert!(serve(store.home(), device.into(), settings).is_err());
 }

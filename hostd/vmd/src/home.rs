@@ -5,7 +5,7 @@
 
 use crate::confine::root::Root;
 use crate::refusal::Refusal;
-use cryptfs::door::{self, HomeServer};
+use cryptfs::door::{self, Caching, HomeServer, Settings};
 use cryptfs::home::Home;
 use crypto::{Arena, KeySheet};
 use hostd_api::error::ErrorCode;
@@ -79,7 +79,8 @@ impl ServedHome {
             let message = format!("cannot open the home: {e}");
             Refusal::new(ErrorCode::Storage, message, "check the home folder on the datastore")
         })?;
-        let server = door::serve(home, fds.fuse, threads()).map_err(|e| {
+        let settings = Settings { threads: threads(), caching: Caching::Shared };
+        let server = door::serve(home, fds.fuse, settings).map_err(|e| {
             let message = format!("cannot serve the home at {}: {e}", mountpoint.display());
             Refusal::new(ErrorCode::HostLimit, message, "check that the host has FUSE")
         })?;

@@ -1,0 +1,86 @@
+//! A mount that nobody else changes: the kernel collects writes and keeps what it knows.
+
+use super::mounted::{Store, pattern};
+use cryptfs::door::Caching;
+use rustix::fs::{SeekFrom, seek};
+use std::fs::{self, File, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::time::{Duration, SystemTime};
+
+#[test]
+fn files_opened_for_writing_only_are_read_where_needed() {
+    let store = Store::new();
+    let Some(mount) = store.mount_as(Caching::Exclusive) else { return };
+    let mut expected = pattern(10_000);
+    fs::write(mount.at("f"), &expected).unwrap();
+    mount.unmount();
+    let mount = store.mount_as(Caching::Exclusive).unwrap();
+    let file = OpenOptions::new().write(true).open(mount.at("f")).unwrap();
+    file.write_all_at(b"middle", 5001).unwrap();
+    expected[5001..5007].copy_from_slice(b"middle");
+    file.sync_all().unwrap();
+    drop(file);
+    let mut log = OpenOptions::new().append(true).open(mount.at("f")).unwrap();
+    for piece in [&b"one"[..], b"two"] {
+        log.write_all(piece).unwrap();
+        expected.extend_from_slice(piece);
+    }
+    drop(log);
+    assert!(fs::read(mount.at("f")).unwrap() == expected);
+    mount.unmount();
+    let mount = store.mount().unwrap();
+    assert!(fs::read(mount.at("f")).unwrap() == expected, "after a remount");
+    mount.unmount();
+}
+
+#[test]
+fn what_was_just_written_is_data_not_a_hole() {
+    let store = Store::new();
+    let Some(mount) = store.mount_as(Caching::Exclusive) else { return };
+    let file = File::create_new(mount.at("f")).unwrap();
+    file.set_len(1 << 20).unwrap();
+    file.sync_all().unwrap();
+    file.write_all_at(&[7; 4096], 65_536).unwrap();
+    // Nothing reached the storage yet. Copiers ask for data and skip what is none.
+    let data = seek(&file, SeekFrom::Data(0)).unwrap();
+    assert!(data <= 65_536, "data is said to begin at {data}");
+    let hole = seek(&file, SeekFrom::Hole(65_536)).unwrap();
+    assert!(hole >= 65_536 + 4096, "a hole is said to begin at {hole}");
+    fs::copy(mount.at("f"), mount.at("copy")).unwrap();
+    let copy = fs::read(mount.at("copy")).unwrap();
+    assert_eq!((copy.len(), &copy[65_536..65_540]), (1 << 20, &[7; 4][..]));
+    drop(file);
+    mount.unmount();
+}
+
+#[test]
+fn a_sync_carries_data_and_size_to_the_storage() {
+    let store = Store::new();
+    let Some(mount) = store.mount_as(Caching::Exclusive) else { return };
+    let file = File::create_new(mount.at("f")).unwrap();
+    file.write_all_at(&pattern(5000), 0).unwrap();
+    file.sync_all().unwrap();
+    assert_eq!(fs::metadata(store.below("f")).unwrap().len(), 13_192);
+    let durable = OpenOptions::new().write(true).custom_flags(libc::O_DSYNC).open(mount.at("f"));
+    durable.unwrap().write_all_at(&[1; 200], 9000).unwrap();
+    assert_eq!(fs::metadata(store.below("f")).unwrap().len(), 4096 + 3 * 4096 + 9200 % 4096);
+    drop(file);
+    mount.unmount();
+}
+
+#[test]
+fn times_that_were_set_survive_collected_writes() {
+    let store = Store::new();
+    let Some(mount) = store.mount_as(Caching::Exclusive) else { return };
+    let file = File::create_new(mount.at("f")).unwrap();
+    file.write_all_at(&pattern(5000), 0).unwrap();
+    let then = SystemTime::UNIX_EPOCH + Duration::new(1_000_000_000, 5);
+    file.set_modified(then).unwrap();
+    drop(file);
+    mount.unmount();
+    let mount = store.mount().unwrap();
+    let shown = fs::metadata(mount.at("f")).unwrap();
+    assert_eq!((shown.mtime(), shown.mtime_nsec(), shown.len()), (1_000_000_000, 5, 5000));
+    mount.unmount();
+}
