@@ -46,6 +46,7 @@ mod registers;
 mod residue_tests;
 mod self_test;
 mod sheet;
+mod siv;
 mod stack;
 #[cfg(test)]
 mod support;
@@ -63,4 +64,5 @@ pub use passphrase::{Argon2Params, MAX_PASSPHRASE_BYTES, Passphrase};
 pub use random::random_array;
 pub use self_test::{SelfTestError, self_test};
 pub use sheet::{KeySheet, MAX_SHEET_KEYS, SheetKey};
+pub use siv::SivKey;
 pub use xts::{Engine, SECTOR_BYTES, Unit, UnitError, Xts, XtsError};
