@@ -5,6 +5,8 @@
 
 #![expect(clippy::unwrap_used, reason = "the helpers of a test may panic as the test does")]
 
+#[path = "home/acls.rs"]
+mod acls;
 #[path = "home/caching.rs"]
 mod caching;
 #[path = "home/data.rs"]
@@ -23,3 +25,5 @@ mod random;
 mod safety;
 #[path = "home/space.rs"]
 mod space;
+#[path = "home/xattrs.rs"]
+mod xattrs;

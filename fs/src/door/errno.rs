@@ -5,32 +5,52 @@
 
 use crate::home::HomeError;
 use crypto::{KeyError, XtsError};
-use fuser::Errno;
+use rustix::io::Errno;
 use std::io;
 
-/// Answer to every request about extended attributes. The kernel then asks no more, for the whole mount, and
-/// says "not supported" itself; otherwise every write would be preceded by a question for
-/// `security.capability`.
-pub(super) const NO_EXTENDED_ATTRIBUTES: Errno = Errno::ENOSYS;
-
 /// Answer to an access check. Without `default_permissions` nothing would check permissions: refuse all.
-pub(super) const NO_ACCESS_CHECK: Errno = Errno::EACCES;
+pub(super) const NO_ACCESS_CHECK: Errno = Errno::ACCESS;
 
 /// Answer to every `ioctl`: programs ask for those of other file systems and go on without.
-pub(super) const NO_IOCTL: Errno = Errno::ENOTTY;
+pub(super) const NO_IOCTL: Errno = Errno::NOTTY;
 
 /// Answer to `poll`. The kernel then asks no more, and takes files as ready at any time, which they are.
-pub(super) const ALWAYS_READY: Errno = Errno::ENOSYS;
+pub(super) const ALWAYS_READY: Errno = Errno::NOSYS;
 
 /// Answer to a search for holes that cannot be given. The kernel then asks no more, and takes a file for one
 /// piece of data.
-pub(super) const ALL_IS_DATA: Errno = Errno::ENOSYS;
+pub(super) const ALL_IS_DATA: Errno = Errno::NOSYS;
+
+/// Why a request is not done.
+#[derive(Debug)]
+pub(super) enum Refusal {
+    /// The home could not do it.
+    Fault(HomeError),
+    /// It never is, and this is the answer.
+    Always(Errno),
+}
+
+impl From<HomeError> for Refusal {
+    fn from(error: HomeError) -> Refusal {
+        Refusal::Fault(error)
+    }
+}
+
+impl Refusal {
+    /// The number for it; see [`refuse`].
+    pub(super) fn errno(&self, operation: &'static str) -> Errno {
+        match self {
+            Refusal::Fault(error) => refuse(operation, error),
+            Refusal::Always(errno) => *errno,
+        }
+    }
+}
 
 /// The number for an error of `operation`, which is logged if it is nobody's everyday business.
 pub(super) fn refuse(operation: &'static str, error: &HomeError) -> Errno {
     let errno = errno_of(error);
     if !routine(error, errno) {
-        tracing::error!(operation, errno = errno.code(), "{error}");
+        tracing::error!(operation, errno = errno.raw_os_error(), "{error}");
     }
     errno
 }
@@ -39,27 +59,27 @@ fn errno_of(error: &HomeError) -> Errno {
     match error {
         HomeError::Io { source, .. } => errno_of_io(source),
         HomeError::Key { source: KeyError::Arena(_), .. }
-        | HomeError::Cipher(XtsError::Arena(_)) => Errno::ENOMEM,
-        HomeError::TooLarge { .. } => Errno::EFBIG,
-        HomeError::BadName | HomeError::Invalid(_) => Errno::EINVAL,
-        HomeError::NotSupported(_) => Errno::EOPNOTSUPP,
-        HomeError::Stale(_) => Errno::ESTALE,
-        HomeError::PastEnd => Errno::ENXIO,
-        HomeError::ReadOnly => Errno::EROFS,
-        HomeError::Limit { .. } => Errno::ENFILE,
+        | HomeError::Cipher(XtsError::Arena(_)) => Errno::NOMEM,
+        HomeError::TooLarge { .. } => Errno::FBIG,
+        HomeError::BadName | HomeError::Invalid(_) => Errno::INVAL,
+        HomeError::NotSupported(_) => Errno::OPNOTSUPP,
+        HomeError::Stale(_) => Errno::STALE,
+        HomeError::PastEnd => Errno::NXIO,
+        HomeError::ReadOnly => Errno::ROFS,
+        HomeError::Limit { .. } => Errno::NFILE,
         HomeError::Damaged { .. }
         | HomeError::Foreign { .. }
         | HomeError::Unsupported { .. }
         | HomeError::Key { .. }
-        | HomeError::Cipher(_) => Errno::EIO,
+        | HomeError::Cipher(_) => Errno::IO,
     }
 }
 
 fn errno_of_io(error: &io::Error) -> Errno {
     match error.raw_os_error() {
-        Some(code) => Errno::from_i32(code),
-        None if error.kind() == io::ErrorKind::Unsupported => Errno::EOPNOTSUPP,
-        None => Errno::EIO,
+        Some(code) => Errno::from_raw_os_error(code),
+        None if error.kind() == io::ErrorKind::Unsupported => Errno::OPNOTSUPP,
+        None => Errno::IO,
     }
 }
 
@@ -67,22 +87,25 @@ fn errno_of_io(error: &io::Error) -> Errno {
 fn routine(error: &HomeError, errno: Errno) -> bool {
     match error {
         HomeError::Io { .. } => [
-            Errno::ENOENT,
-            Errno::EEXIST,
-            Errno::ENOTEMPTY,
-            Errno::ENOTDIR,
-            Errno::EISDIR,
-            Errno::EINVAL,
-            Errno::ENAMETOOLONG,
-            Errno::ELOOP,
-            Errno::EPERM,
-            Errno::EACCES,
-            Errno::EXDEV,
-            Errno::EMLINK,
-            Errno::ENXIO,
-            Errno::EOPNOTSUPP,
-            Errno::ETXTBSY,
-            Errno::EFBIG,
+            Errno::NOENT,
+            Errno::EXIST,
+            Errno::NOTEMPTY,
+            Errno::NOTDIR,
+            Errno::ISDIR,
+            Errno::INVAL,
+            Errno::NAMETOOLONG,
+            Errno::LOOP,
+            Errno::PERM,
+            Errno::ACCESS,
+            Errno::XDEV,
+            Errno::MLINK,
+            Errno::NXIO,
+            Errno::OPNOTSUPP,
+            Errno::TXTBSY,
+            Errno::FBIG,
+            Errno::NODATA,
+            Errno::RANGE,
+            Errno::TOOBIG,
         ]
         .contains(&errno),
         HomeError::TooLarge { .. }
@@ -106,10 +129,10 @@ mod tests {
 
     #[test]
     fn the_storage_is_quoted() {
-        assert_eq!(errno_of(&io(28)), Errno::ENOSPC);
-        assert_eq!(errno_of(&io(2)), Errno::ENOENT);
+        assert_eq!(errno_of(&io(28)), Errno::NOSPC);
+        assert_eq!(errno_of(&io(2)), Errno::NOENT);
         let short = HomeError::Io { doing: "read", source: io::ErrorKind::UnexpectedEof.into() };
-        assert_eq!(errno_of(&short), Errno::EIO);
+        assert_eq!(errno_of(&short), Errno::IO);
     }
 
     #[test]
@@ -117,11 +140,11 @@ mod tests {
         let damaged = HomeError::Damaged { file: "nvram".into(), what: "test" };
         let foreign = HomeError::Foreign { file: "nvram".into(), owner: uuid::Uuid::nil() };
         for error in [damaged, foreign] {
-            assert_eq!(errno_of(&error), Errno::EIO);
-            assert!(!routine(&error, Errno::EIO));
+            assert_eq!(errno_of(&error), Errno::IO);
+            assert!(!routine(&error, Errno::IO));
         }
-        assert!(!routine(&io(5), Errno::EIO));
-        assert!(!routine(&io(28), Errno::ENOSPC));
-        assert!(routine(&io(2), Errno::ENOENT));
+        assert!(!routine(&io(5), Errno::IO));
+        assert!(!routine(&io(28), Errno::NOSPC));
+        assert!(routine(&io(2), Errno::NOENT));
     }
 }

@@ -3,7 +3,6 @@
 //! Owns the map from file handles to objects; must not know what they are.
 
 use crate::home::HomeError;
-use fuser::FileHandle;
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -28,7 +27,7 @@ impl<T> Handles<T> {
         Handles { table: RwLock::new(Table { entries: HashMap::new(), next: 1 }) }
     }
 
-    pub(super) fn insert(&self, object: Arc<T>) -> Result<FileHandle, HomeError> {
+    pub(super) fn insert(&self, object: Arc<T>) -> Result<u64, HomeError> {
         let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
         if table.entries.len() >= MAX_HANDLES {
             return Err(HomeError::Limit { what: "open handles", limit: MAX_HANDLES });
@@ -36,18 +35,18 @@ impl<T> Handles<T> {
         let handle = table.next;
         table.next += 1;
         table.entries.insert(handle, object);
-        Ok(FileHandle(handle))
+        Ok(handle)
     }
 
-    pub(super) fn get(&self, handle: FileHandle) -> Result<Arc<T>, HomeError> {
+    pub(super) fn get(&self, handle: u64) -> Result<Arc<T>, HomeError> {
         let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
-        table.entries.get(&handle.0).cloned().ok_or(HomeError::Invalid("unknown handle"))
+        table.entries.get(&handle).cloned().ok_or(HomeError::Invalid("unknown handle"))
     }
 
     /// Takes a handle out; the object is dropped by the caller, outside the lock.
-    pub(super) fn remove(&self, handle: FileHandle) -> Option<Arc<T>> {
+    pub(super) fn remove(&self, handle: u64) -> Option<Arc<T>> {
         let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
-        table.entries.remove(&handle.0)
+        table.entries.remove(&handle)
     }
 }
 
@@ -62,7 +61,7 @@ mod tests {
         assert_eq!(*handles.get(first).unwrap(), 1);
         assert_eq!(handles.remove(first).as_deref(), Some(&1));
         let second = handles.insert(Arc::new(2)).unwrap();
-        assert_ne!(first.0, second.0);
+        assert_ne!(first, second);
         assert!(handles.get(first).is_err());
     }
 }

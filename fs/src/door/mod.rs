@@ -5,18 +5,17 @@
 //! /dev/fuse; each thread reads a request, calls the home, and answers; when the folder is unmounted the
 //! threads end and the home is dropped, with its keys.
 
-mod attr;
 mod errno;
+mod fuser;
 mod handles;
-mod init;
 mod operations;
-mod replies;
+mod protocol;
 mod requests;
 mod settings;
 mod shed;
 
 use crate::home::Home;
-use fuser::{Config, Session, SessionACL};
+use ::fuser::{Config, Session, SessionACL};
 use operations::Door;
 pub use settings::{Caching, Settings};
 use std::io;

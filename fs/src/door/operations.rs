@@ -1,30 +1,18 @@
-//! The requests of the kernel, one method each: unpack, call, answer.
+//! Requests served: which part of the home each goes to, and what it is answered.
 //!
-//! Owns nothing but the list; what a request means is in `requests` and in the home. The file is long because
-//! the trait must be implemented in one block, and stays flat: no method decides anything.
+//! Owns the dispatch and what the kernel has open; what a request means is in `requests` and in the home. Must not
+//! know the transport.
 
-use super::attr::file_attr;
-use super::errno::{
-    ALL_IS_DATA, ALWAYS_READY, NO_ACCESS_CHECK, NO_EXTENDED_ATTRIBUTES, NO_IOCTL, refuse,
-};
+use super::errno::{ALL_IS_DATA, ALWAYS_READY, NO_ACCESS_CHECK, NO_IOCTL, Refusal};
 use super::handles::Handles;
-use super::init::negotiate;
-use super::replies::{attributes, empty, entry, opened, written};
-use super::requests::{Wanted, caller};
-use super::settings::Caching;
-use crate::home::{Folder, Home, OpenFile};
-use fuser::{
-    AccessFlags, BsdFileFlags, CopyFileRangeFlags, FileHandle, Filesystem, FopenFlags, Generation,
-    INodeNo, IoctlFlags, KernelConfig, LockOwner, OpenFlags, PollEvents, PollFlags, PollNotifier,
-    RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty,
-    ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen, ReplyPoll, ReplyStatfs, ReplyWrite, ReplyXattr,
-    Request, TimeOrNow, WriteFlags,
+use super::protocol::{
+    Answer, OnFile, OnFolder, OnName, OnNode, OnXattr, Opened, Operation, Reply, Request,
 };
+use super::settings::Caching;
+use crate::home::{Caller, Folder, Home, OpenFile};
+use rustix::io::Errno;
 use std::ffi::OsStr;
-use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
-use std::time::SystemTime;
 
 /// A home and what the kernel has open of it.
 pub(super) struct Door {
@@ -38,403 +26,205 @@ impl Door {
     pub(super) fn new(home: Home, caching: Caching) -> Door {
         Door { home, files: Handles::new(), folders: Handles::new(), caching }
     }
-}
 
-impl Filesystem for Door {
-    fn init(&mut self, _: &Request, config: &mut KernelConfig) -> io::Result<()> {
-        negotiate(config, self.caching);
-        Ok(())
-    }
-
-    fn lookup(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        entry(self.caching.ttl(), "lookup", self.home.lookup(parent.0, name), reply);
-    }
-
-    fn forget(&self, _: &Request, id: INodeNo, count: u64) {
-        self.home.forget(id.0, count);
-    }
-
-    fn getattr(&self, _: &Request, id: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
-        attributes(self.caching.ttl(), "getattr", self.home.attributes(id.0), reply);
-    }
-
-    fn setattr(
-        &self,
-        _: &Request,
-        id: INodeNo,
-        mode: Option<u32>,
-        uid: Option<u32>,
-        gid: Option<u32>,
-        size: Option<u64>,
-        atime: Option<TimeOrNow>,
-        mtime: Option<TimeOrNow>,
-        _ctime: Option<SystemTime>,
-        handle: Option<FileHandle>,
-        _crtime: Option<SystemTime>,
-        _chgtime: Option<SystemTime>,
-        _bkuptime: Option<SystemTime>,
-        _flags: Option<BsdFileFlags>,
-        reply: ReplyAttr,
-    ) {
-        let wanted = Wanted { mode, uid, gid, size, atime, mtime, handle };
-        attributes(self.caching.ttl(), "setattr", self.set_attributes(id, &wanted), reply);
-    }
-
-    fn readlink(&self, _: &Request, id: INodeNo, reply: ReplyData) {
-        match self.home.read_link(id.0) {
-            Ok(target) => reply.data(target.as_bytes()),
-            Err(error) => reply.error(refuse("readlink", &error)),
-        }
-    }
-
-    fn mknod(
-        &self,
-        request: &Request,
-        parent: INodeNo,
-        name: &OsStr,
-        mode: u32,
-        _umask: u32,
-        device: u32,
-        reply: ReplyEntry,
-    ) {
-        let made = self.home.make_node(parent.0, name, mode, device, caller(request));
-        entry(self.caching.ttl(), "mknod", made, reply);
-    }
-
-    fn mkdir(
-        &self,
-        request: &Request,
-        parent: INodeNo,
-        name: &OsStr,
-        mode: u32,
-        _umask: u32,
-        reply: ReplyEntry,
-    ) {
-        entry(
-            self.caching.ttl(),
-            "mkdir",
-            self.home.make_folder(parent.0, name, mode, caller(request)),
-            reply,
-        );
-    }
-
-    fn unlink(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        empty("unlink", self.home.remove(parent.0, name), reply);
-    }
-
-    fn rmdir(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        empty("rmdir", self.home.remove_folder(parent.0, name), reply);
-    }
-
-    fn symlink(
-        &self,
-        request: &Request,
-        parent: INodeNo,
-        name: &OsStr,
-        target: &Path,
-        reply: ReplyEntry,
-    ) {
-        let made = self.home.make_link(parent.0, name, target.as_os_str(), caller(request));
-        entry(self.caching.ttl(), "symlink", made, reply);
-    }
-
-    fn rename(
-        &self,
-        _: &Request,
-        parent: INodeNo,
-        name: &OsStr,
-        new_parent: INodeNo,
-        new_name: &OsStr,
-        flags: RenameFlags,
-        reply: ReplyEmpty,
-    ) {
-        let (from, to) = ((parent.0, name), (new_parent.0, new_name));
-        empty("rename", self.home.rename(from, to, flags.bits()), reply);
-    }
-
-    fn link(&self, _: &Request, id: INodeNo, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        entry(self.caching.ttl(), "link", self.home.link(id.0, parent.0, name), reply);
-    }
-
-    fn open(&self, _: &Request, id: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        opened("open", self.open_file(id, flags.0), self.fopen_flags(), reply);
-    }
-
-    fn create(
-        &self,
-        request: &Request,
-        parent: INodeNo,
-        name: &OsStr,
-        mode: u32,
-        _umask: u32,
-        flags: i32,
-        reply: ReplyCreate,
-    ) {
-        match self.create_file(parent, name, mode, flags, caller(request)) {
-            Ok((made, handle)) => {
-                let (ttl, generation) = (self.caching.ttl(), Generation(made.generation));
-                let flags = self.fopen_flags();
-                reply.created(&ttl, &file_attr(&made), generation, handle, flags);
+    /// Serves one request.
+    pub(super) fn serve(&self, request: &Request<'_>, reply: impl Reply) {
+        let (id, caller) = (request.node, request.caller);
+        match &request.operation {
+            Operation::Name(name, asked) => {
+                finish(asked.label(), self.on_name(id, name, asked, caller), reply);
             }
-            Err(error) => reply.error(refuse("create", &error)),
+            Operation::Node(OnNode::ReadLink) => {
+                let target = self.home.read_link(id);
+                let data = target.as_ref().map(|target| Answer::Data(target.as_bytes()));
+                match data {
+                    Ok(data) => reply.send(Ok(data)),
+                    Err(error) => reply.send(Err(super::errno::refuse("readlink", error))),
+                }
+            }
+            Operation::Node(asked) => finish(asked.label(), self.on_node(id, asked, caller), reply),
+            Operation::Xattr(asked) => self.on_xattr(id, asked, caller, reply),
+            Operation::File(handle, OnFile::Read { at, len }) => {
+                self.read_file(*handle, *at, *len, reply);
+            }
+            Operation::File(handle, asked) => {
+                finish(asked.label(), self.on_file(*handle, asked, caller), reply);
+            }
+            Operation::Folder(handle, asked) => self.on_folder(id, *handle, asked, reply),
         }
     }
 
-    fn read(
+    fn on_name(
         &self,
-        _: &Request,
-        _id: INodeNo,
-        handle: FileHandle,
-        at: u64,
-        size: u32,
-        _flags: OpenFlags,
-        _owner: Option<LockOwner>,
-        reply: ReplyData,
-    ) {
+        folder: u64,
+        name: &OsStr,
+        asked: &OnName<'_>,
+        caller: Caller,
+    ) -> Result<Answer<'static>, Refusal> {
+        let home = &self.home;
+        let found = match *asked {
+            OnName::Lookup => home.lookup(folder, name)?,
+            OnName::MakeNode { mode, device } => {
+                home.make_node(folder, name, mode, device, caller)?
+            }
+            OnName::MakeFolder { mode } => home.make_folder(folder, name, mode, caller)?,
+            OnName::MakeLink { target } => home.make_link(folder, name, target, caller)?,
+            OnName::Link { target } => home.link(target, folder, name)?,
+            OnName::Remove => return Ok(home.remove(folder, name).map(|()| Answer::Done)?),
+            OnName::RemoveFolder => {
+                return Ok(home.remove_folder(folder, name).map(|()| Answer::Done)?);
+            }
+            OnName::Rename { folder: to, name: new, flags } => {
+                return Ok(home.rename((folder, name), (to, new), flags).map(|()| Answer::Done)?);
+            }
+            OnName::Create { mode, flags } => {
+                return self.create_file(folder, name, mode, flags, caller);
+            }
+        };
+        Ok(Answer::Entry(found, self.caching.ttl()))
+    }
+
+    fn on_node(&self, id: u64, asked: &OnNode, caller: Caller) -> Result<Answer<'static>, Refusal> {
+        Ok(match asked {
+            OnNode::Attributes => Answer::Attributes(self.home.attributes(id)?, self.caching.ttl()),
+            OnNode::SetAttributes(new) => {
+                Answer::Attributes(self.set_attributes(id, new, caller)?, self.caching.ttl())
+            }
+            OnNode::Open { flags } => Answer::Opened(self.open_file(id, *flags, caller)?),
+            OnNode::OpenFolder => {
+                let handle = self.folders.insert(self.home.open_folder(id)?.into())?;
+                Answer::Opened(Opened { handle, keep: false })
+            }
+            OnNode::Space => Answer::Space(self.home.space(id)?),
+            OnNode::Access => return Err(Refusal::Always(NO_ACCESS_CHECK)),
+            OnNode::ReadLink => return Err(Refusal::Always(Errno::IO)),
+        })
+    }
+
+    fn on_file(
+        &self,
+        handle: u64,
+        asked: &OnFile<'_>,
+        caller: Caller,
+    ) -> Result<Answer<'static>, Refusal> {
+        Ok(match asked {
+            OnFile::Write(write) => Answer::Written(self.write_file(handle, write)?),
+            OnFile::Flush => self.files.get(handle)?.file.settle().map(|()| Answer::Done)?,
+            OnFile::Release => {
+                drop(self.files.remove(handle));
+                Answer::Done
+            }
+            OnFile::Sync { data_only } => {
+                self.files.get(handle)?.file.sync(*data_only).map(|()| Answer::Done)?
+            }
+            OnFile::Allocate { at, len, mode } => {
+                self.allocate(handle, (*at, *len), *mode, caller).map(|()| Answer::Done)?
+            }
+            // The kernel does not write what it collected before it asks, and would take fresh data for a hole.
+            OnFile::Seek { .. } if self.caching == Caching::Exclusive => {
+                return Err(Refusal::Always(ALL_IS_DATA));
+            }
+            OnFile::Seek { at, whence } => Answer::Offset(self.seek(handle, *at, *whence)?),
+            OnFile::Copy { at, handle: to, to: to_at, len } => {
+                Answer::Written(self.copy_range((handle, *at), (*to, *to_at), *len, caller)?)
+            }
+            OnFile::Control => return Err(Refusal::Always(NO_IOCTL)),
+            OnFile::Poll => return Err(Refusal::Always(ALWAYS_READY)),
+            OnFile::Read { .. } => return Err(Refusal::Always(Errno::IO)),
+        })
+    }
+
+    fn on_xattr(&self, id: u64, asked: &OnXattr<'_>, caller: Caller, reply: impl Reply) {
+        let home = &self.home;
+        match *asked {
+            OnXattr::Set { name, value, flags } => {
+                let done = home.set_xattr(id, name, value, flags, caller);
+                finish("setxattr", done.map(|()| Answer::Done).map_err(Refusal::from), reply);
+            }
+            OnXattr::Get { name, room: 0 } => {
+                let len = home.xattr_len(id, name).map_err(Refusal::from);
+                finish("getxattr", len.map(|len| Answer::Length(small(len))), reply);
+            }
+            OnXattr::Get { name, room } => {
+                let mut reply = Some(reply);
+                let got = home.xattr(id, name, |value| fitting(&mut reply, value, room));
+                fail("getxattr", got, reply);
+            }
+            OnXattr::List { room } => {
+                let mut reply = Some(reply);
+                let got = home.list_xattrs(id, caller, |names| fitting(&mut reply, names, room));
+                fail("listxattr", got, reply);
+            }
+            OnXattr::Remove { name } => {
+                let done = home.remove_xattr(id, name);
+                finish("removexattr", done.map(|()| Answer::Done).map_err(Refusal::from), reply);
+            }
+        }
+    }
+
+    fn read_file(&self, handle: u64, at: u64, len: u32, reply: impl Reply) {
         let mut reply = Some(reply);
-        let size = usize::try_from(size).unwrap_or(usize::MAX);
-        let done = self.open_of(handle).and_then(|open| {
-            open.file.read(at, size, |plain| {
+        let len = usize::try_from(len).unwrap_or(usize::MAX);
+        let done = self.files.get(handle).and_then(|open| {
+            open.file.read(at, len, |plain| {
                 // Straight from the thread's buffer to the kernel.
                 if let Some(reply) = reply.take() {
-                    reply.data(plain);
+                    reply.send(Ok(Answer::Data(plain)));
                 }
             })
         });
-        if let (Err(error), Some(reply)) = (done, reply) {
-            reply.error(refuse("read", &error));
-        }
+        fail("read", done, reply);
     }
 
-    fn write(
-        &self,
-        _: &Request,
-        _id: INodeNo,
-        handle: FileHandle,
-        at: u64,
-        data: &[u8],
-        write_flags: WriteFlags,
-        flags: OpenFlags,
-        _owner: Option<LockOwner>,
-        reply: ReplyWrite,
-    ) {
-        // Writes of the kernel's cache are nobody's: what was asked to be durable gets a sync of its own.
-        let flags = if write_flags.contains(WriteFlags::FUSE_WRITE_CACHE) { 0 } else { flags.0 };
-        written("write", self.write_file(handle, at, data, flags), reply);
-    }
-
-    fn flush(
-        &self,
-        _: &Request,
-        _id: INodeNo,
-        handle: FileHandle,
-        _owner: LockOwner,
-        reply: ReplyEmpty,
-    ) {
-        empty("flush", self.open_of(handle).and_then(|open| open.file.settle()), reply);
-    }
-
-    fn release(
-        &self,
-        _: &Request,
-        _id: INodeNo,
-        handle: FileHandle,
-        _flags: OpenFlags,
-        _owner: Option<LockOwner>,
-        _flush: bool,
-        reply: ReplyEmpty,
-    ) {
-        drop(self.files.remove(handle));
-        reply.ok();
-    }
-
-    fn fsync(
-        &self,
-        _: &Request,
-        _id: INodeNo,
-        handle: FileHandle,
-        data_only: bool,
-        reply: ReplyEmpty,
-    ) {
-        empty("fsync", self.open_of(handle).and_then(|open| open.file.sync(data_only)), reply);
-    }
-
-    fn opendir(&self, _: &Request, id: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
-        opened("opendir", self.open_folder(id), FopenFlags::empty(), reply);
-    }
-
-    fn readdir(
-        &self,
-        _: &Request,
-        id: INodeNo,
-        handle: FileHandle,
-        offset: u64,
-        mut reply: ReplyDirectory,
-    ) {
-        match self.list(id, handle, offset, &mut reply) {
-            Ok(()) => reply.ok(),
-            Err(error) => reply.error(refuse("readdir", &error)),
-        }
-    }
-
-    fn readdirplus(
-        &self,
-        _: &Request,
-        id: INodeNo,
-        handle: FileHandle,
-        offset: u64,
-        mut reply: ReplyDirectoryPlus,
-    ) {
-        match self.list_with_attributes(id, handle, offset, &mut reply) {
-            Ok(()) => reply.ok(),
-            Err(error) => reply.error(refuse("readdirplus", &error)),
-        }
-    }
-
-    fn releasedir(
-        &self,
-        _: &Request,
-        _id: INodeNo,
-        handle: FileHandle,
-        _flags: OpenFlags,
-        reply: ReplyEmpty,
-    ) {
-        drop(self.folders.remove(handle));
-        reply.ok();
-    }
-
-    fn fsyncdir(
-        &self,
-        _: &Request,
-        _id: INodeNo,
-        handle: FileHandle,
-        _data_only: bool,
-        reply: ReplyEmpty,
-    ) {
-        empty("fsyncdir", self.folders.get(handle).and_then(|folder| folder.sync()), reply);
-    }
-
-    fn statfs(&self, _: &Request, id: INodeNo, reply: ReplyStatfs) {
-        match self.home.space(id.0) {
-            Ok(space) => {
-                let small = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
-                reply.statfs(
-                    space.f_blocks,
-                    space.f_bfree,
-                    space.f_bavail,
-                    space.f_files,
-                    space.f_ffree,
-                    small(space.f_bsize),
-                    small(space.f_namemax),
-                    small(space.f_frsize),
-                );
+    fn on_folder(&self, id: u64, handle: u64, asked: &OnFolder, mut reply: impl Reply) {
+        let done = match *asked {
+            OnFolder::List { from, attributes: false } => {
+                self.list(id, handle, from, &mut reply).map(|()| Answer::Listed)
             }
-            Err(error) => reply.error(refuse("statfs", &error)),
-        }
+            OnFolder::List { from, attributes: true } => {
+                self.list_with_attributes(id, handle, from, &mut reply).map(|()| Answer::Listed)
+            }
+            OnFolder::Release => {
+                drop(self.folders.remove(handle));
+                Ok(Answer::Done)
+            }
+            OnFolder::Sync => {
+                self.folders.get(handle).and_then(|folder| folder.sync()).map(|()| Answer::Done)
+            }
+        };
+        finish("readdir", done.map_err(Refusal::from), reply);
     }
+}
 
-    fn setxattr(
-        &self,
-        _: &Request,
-        _id: INodeNo,
-        _name: &OsStr,
-        _value: &[u8],
-        _flags: i32,
-        _position: u32,
-        reply: ReplyEmpty,
-    ) {
-        reply.error(NO_EXTENDED_ATTRIBUTES);
+/// Answers with what is there if the caller has room for it; without room, with its length.
+fn fitting(reply: &mut Option<impl Reply>, bytes: &[u8], room: u32) {
+    let len = small(bytes.len());
+    let answer = match room {
+        0 => Ok(Answer::Length(len)),
+        room if room < len => Err(Errno::RANGE),
+        _ => Ok(Answer::Data(bytes)),
+    };
+    if let Some(reply) = reply.take() {
+        reply.send(answer);
     }
+}
 
-    fn getxattr(&self, _: &Request, _id: INodeNo, _name: &OsStr, _size: u32, reply: ReplyXattr) {
-        reply.error(NO_EXTENDED_ATTRIBUTES);
-    }
+fn small(len: usize) -> u32 {
+    u32::try_from(len).unwrap_or(u32::MAX)
+}
 
-    fn listxattr(&self, _: &Request, _id: INodeNo, _size: u32, reply: ReplyXattr) {
-        reply.error(NO_EXTENDED_ATTRIBUTES);
-    }
+/// Answers, and logs what is no everyday fault.
+fn finish(operation: &'static str, done: Result<Answer<'_>, Refusal>, reply: impl Reply) {
+    reply.send(done.map_err(|refusal| refusal.errno(operation)));
+}
 
-    fn removexattr(&self, _: &Request, _id: INodeNo, _name: &OsStr, reply: ReplyEmpty) {
-        reply.error(NO_EXTENDED_ATTRIBUTES);
-    }
-
-    fn access(&self, _: &Request, _id: INodeNo, _mask: AccessFlags, reply: ReplyEmpty) {
-        reply.error(NO_ACCESS_CHECK);
-    }
-
-    fn ioctl(
-        &self,
-        _: &Request,
-        _id: INodeNo,
-        _handle: FileHandle,
-        _flags: IoctlFlags,
-        _command: u32,
-        _input: &[u8],
-        _room: u32,
-        reply: ReplyIoctl,
-    ) {
-        reply.error(NO_IOCTL);
-    }
-
-    fn poll(
-        &self,
-        _: &Request,
-        _id: INodeNo,
-        _handle: FileHandle,
-        _notifier: PollNotifier,
-        _events: PollEvents,
-        _flags: PollFlags,
-        reply: ReplyPoll,
-    ) {
-        reply.error(ALWAYS_READY);
-    }
-
-    fn fallocate(
-        &self,
-        _: &Request,
-        _id: INodeNo,
-        handle: FileHandle,
-        at: u64,
-        len: u64,
-        mode: i32,
-        reply: ReplyEmpty,
-    ) {
-        empty("fallocate", self.allocate(handle, at, len, mode), reply);
-    }
-
-    fn lseek(
-        &self,
-        _: &Request,
-        _id: INodeNo,
-        handle: FileHandle,
-        at: i64,
-        whence: i32,
-        reply: ReplyLseek,
-    ) {
-        // The kernel does not write what it collected before it asks, and would take fresh data for a hole.
-        if self.caching == Caching::Exclusive {
-            return reply.error(ALL_IS_DATA);
-        }
-        match self.seek(handle, at, whence) {
-            Ok(found) => reply.offset(found),
-            Err(error) => reply.error(refuse("lseek", &error)),
-        }
-    }
-
-    fn copy_file_range(
-        &self,
-        _: &Request,
-        _from: INodeNo,
-        from_handle: FileHandle,
-        from_at: u64,
-        _to: INodeNo,
-        to_handle: FileHandle,
-        to_at: u64,
-        len: u64,
-        _flags: CopyFileRangeFlags,
-        reply: ReplyWrite,
-    ) {
-        let copied = self.copy_range((from_handle, from_at), (to_handle, to_at), len);
-        written("copy_file_range", copied, reply);
+/// Answers an error where nothing was answered yet.
+fn fail<T>(
+    operation: &'static str,
+    done: Result<T, crate::home::HomeError>,
+    reply: Option<impl Reply>,
+) {
+    if let (Err(error), Some(reply)) = (done, reply) {
+        reply.send(Err(Refusal::from(error).errno(operation)));
     }
 }

@@ -1,48 +1,24 @@
 //! What requests mean: flags and handles turned into calls of the home.
 //!
-//! Owns the decisions; `operations` only unpacks requests and packs replies. Every function returns the
-//! home's own error.
+//! Owns the decisions; `operations` only hands requests on. Every function returns the home's own error.
 
-use super::attr::{dot_attr, file_attr, file_type, new_time, unknown_attr};
 use super::errno::refuse;
 use super::operations::Door;
+use super::protocol::{Answer, Entry, NewAttributes, Opened, Reply, Write};
 use super::settings::Caching;
 use crate::home::{
     Attributes, Caller, Changes, HomeError, Listed, OpenFile, Opening, Zeroing, copy,
 };
-use fuser::{
-    FileHandle, FopenFlags, Generation, INodeNo, ReplyDirectory, ReplyDirectoryPlus, Request,
-    TimeOrNow,
-};
 use rustix::fs::{FallocateFlags, FileType, OFlags};
 use std::ffi::OsStr;
 use std::sync::Arc;
-use std::time::Duration;
-
-/// Nothing is known that the kernel could believe.
-const NEVER: Duration = Duration::ZERO;
 
 /// `lseek(2)`: the next data.
 const SEEK_DATA: i32 = 3;
 /// `lseek(2)`: the next hole.
 const SEEK_HOLE: i32 = 4;
 
-/// The attributes of a `setattr` request that this file system has.
-pub(super) struct Wanted {
-    pub(super) mode: Option<u32>,
-    pub(super) uid: Option<u32>,
-    pub(super) gid: Option<u32>,
-    pub(super) size: Option<u64>,
-    pub(super) atime: Option<TimeOrNow>,
-    pub(super) mtime: Option<TimeOrNow>,
-    pub(super) handle: Option<FileHandle>,
-}
-
-pub(super) fn caller(request: &Request) -> Caller {
-    Caller { uid: request.uid(), gid: request.gid() }
-}
-
-pub(super) fn open_flags(flags: i32) -> OFlags {
+fn open_flags(flags: i32) -> OFlags {
     OFlags::from_bits_retain(flags.cast_unsigned())
 }
 
@@ -51,97 +27,97 @@ fn writes(flags: OFlags) -> bool {
 }
 
 impl Door {
-    /// How an opened file is cached.
-    pub(super) fn fopen_flags(&self) -> FopenFlags {
-        match self.caching {
-            Caching::Shared => FopenFlags::empty(),
-            // Nobody changed what is cached since the file was closed.
-            Caching::Exclusive => FopenFlags::FOPEN_KEEP_CACHE,
-        }
-    }
-
     pub(super) fn set_attributes(
         &self,
-        id: INodeNo,
-        wanted: &Wanted,
+        id: u64,
+        new: &NewAttributes,
+        caller: Caller,
     ) -> Result<Attributes, HomeError> {
         let changes = Changes {
-            mode: wanted.mode,
-            uid: wanted.uid,
-            gid: wanted.gid,
-            size: wanted.size,
-            accessed: wanted.atime.map(new_time),
-            modified: wanted.mtime.map(new_time),
+            mode: new.mode,
+            uid: new.uid,
+            gid: new.gid,
+            size: new.size,
+            accessed: new.accessed,
+            modified: new.modified,
         };
-        let file = wanted.handle.map(|handle| self.files.get(handle)).transpose()?;
-        self.home.change(id.0, changes, file.as_ref())
+        let file = new.handle.map(|handle| self.files.get(handle)).transpose()?;
+        self.home.change(id, changes, file.as_ref(), caller)
     }
 
-    pub(super) fn open_file(&self, id: INodeNo, flags: i32) -> Result<FileHandle, HomeError> {
+    pub(super) fn open_file(
+        &self,
+        id: u64,
+        flags: i32,
+        caller: Caller,
+    ) -> Result<Opened, HomeError> {
         let flags = open_flags(flags);
-        let node = self.home.node(id.0)?;
+        let node = self.home.node(id)?;
         // O_TRUNC alone is enough to write: the kernel has checked the permission.
         let truncates = flags.contains(OFlags::TRUNC);
         let open = self.home.open_file(&node, writes(flags) || truncates)?;
         if truncates {
-            open.for_writing()?.truncate(0)?;
+            open.resize(0, caller)?;
         }
-        self.files.insert(open)
+        self.opened(open)
     }
 
     pub(super) fn create_file(
         &self,
-        parent: INodeNo,
+        folder: u64,
         name: &OsStr,
         mode: u32,
         flags: i32,
         caller: Caller,
-    ) -> Result<(Attributes, FileHandle), HomeError> {
+    ) -> Result<Answer<'static>, super::errno::Refusal> {
         let flags = open_flags(flags);
         let opening = Opening {
             exclusive: flags.contains(OFlags::EXCL),
             write: writes(flags) || flags.contains(OFlags::TRUNC),
         };
-        let (made, open) = self.home.create(parent.0, name, mode, opening, caller)?;
+        let (made, open) = self.home.create(folder, name, mode, opening, caller)?;
         let finish = || {
             if flags.contains(OFlags::TRUNC) && open.file.size() > 0 {
-                open.for_writing()?.truncate(0)?;
+                open.resize(0, caller)?;
             }
-            self.files.insert(Arc::clone(&open))
+            self.opened(Arc::clone(&open))
         };
         match finish() {
-            Ok(handle) => Ok((made, handle)),
+            Ok(opened) => Ok(Answer::Created(made, self.caching.ttl(), opened)),
             Err(error) => {
                 // The kernel is not told of the lookup.
                 self.home.forget(made.id, 1);
-                Err(error)
+                Err(error.into())
             }
         }
     }
 
-    pub(super) fn write_file(
-        &self,
-        handle: FileHandle,
-        at: u64,
-        data: &[u8],
-        flags: i32,
-    ) -> Result<u32, HomeError> {
+    fn opened(&self, open: Arc<OpenFile>) -> Result<Opened, HomeError> {
+        // Alone, nobody changed what is cached since the file was closed.
+        let keep = self.caching == Caching::Exclusive;
+        Ok(Opened { handle: self.files.insert(open)?, keep })
+    }
+
+    pub(super) fn write_file(&self, handle: u64, write: &Write<'_>) -> Result<u32, HomeError> {
         let open = self.files.get(handle)?;
         let file = open.for_writing()?;
-        file.write(at, data)?;
-        let flags = open_flags(flags);
+        file.write(write.at, write.data)?;
+        if write.kill {
+            open.drop_set_ids()?;
+        }
+        let flags = open_flags(write.flags);
         if flags.intersects(OFlags::SYNC | OFlags::DSYNC) {
             file.sync(!flags.contains(OFlags::SYNC))?;
         }
-        u32::try_from(data.len()).map_err(|_| HomeError::Invalid("write of more than 4 GiB"))
+        u32::try_from(write.data.len()).map_err(|_| HomeError::Invalid("write of more than 4 GiB"))
     }
 
     pub(super) fn allocate(
         &self,
-        handle: FileHandle,
-        at: u64,
-        len: u64,
+        handle: u64,
+        (at, len): (u64, u64),
         mode: i32,
+        caller: Caller,
     ) -> Result<(), HomeError> {
         let open = self.files.get(handle)?;
         let file = open.for_writing()?;
@@ -149,19 +125,20 @@ impl Door {
         let keep_size = mode.contains(FallocateFlags::KEEP_SIZE);
         let kind = mode - FallocateFlags::KEEP_SIZE;
         if len == 0 {
-            Err(HomeError::Invalid("fallocate of no bytes"))
+            return Err(HomeError::Invalid("fallocate of no bytes"));
         } else if kind.is_empty() {
-            file.allocate(at, len, keep_size)
+            file.allocate(at, len, keep_size)?;
         } else if kind == FallocateFlags::PUNCH_HOLE && keep_size {
-            file.zero(at, len, Zeroing::Punch, true)
+            file.zero(at, len, Zeroing::Punch, true)?;
         } else if kind == FallocateFlags::ZERO_RANGE {
-            file.zero(at, len, Zeroing::Keep, keep_size)
+            file.zero(at, len, Zeroing::Keep, keep_size)?;
         } else {
-            Err(HomeError::NotSupported("this mode of fallocate"))
+            return Err(HomeError::NotSupported("this mode of fallocate"));
         }
+        if caller.keeps_set_ids() { Ok(()) } else { open.drop_set_ids() }
     }
 
-    pub(super) fn seek(&self, handle: FileHandle, at: i64, whence: i32) -> Result<i64, HomeError> {
+    pub(super) fn seek(&self, handle: u64, at: i64, whence: i32) -> Result<i64, HomeError> {
         let at = u64::try_from(at).map_err(|_| HomeError::PastEnd)?;
         let open = self.files.get(handle)?;
         let found = match whence {
@@ -174,58 +151,57 @@ impl Door {
 
     pub(super) fn copy_range(
         &self,
-        from: (FileHandle, u64),
-        to: (FileHandle, u64),
+        from: (u64, u64),
+        to: (u64, u64),
         len: u64,
+        caller: Caller,
     ) -> Result<u32, HomeError> {
         let (source, target) = (self.files.get(from.0)?, self.files.get(to.0)?);
         let copied = copy((&source, from.1), (&target, to.1), len)?;
+        if !caller.keeps_set_ids() {
+            target.drop_set_ids()?;
+        }
         Ok(u32::try_from(copied).unwrap_or(u32::MAX))
-    }
-
-    pub(super) fn open_folder(&self, id: INodeNo) -> Result<FileHandle, HomeError> {
-        self.folders.insert(Arc::new(self.home.open_folder(id.0)?))
     }
 
     pub(super) fn list(
         &self,
-        id: INodeNo,
-        handle: FileHandle,
-        offset: u64,
-        reply: &mut ReplyDirectory,
+        id: u64,
+        handle: u64,
+        from: u64,
+        reply: &mut impl Reply,
     ) -> Result<(), HomeError> {
         let folder = self.folders.get(handle)?;
-        folder.list(offset, |entry| {
-            let kind = match entry.kind {
-                FileType::Unknown if entry.is_dot() => FileType::Directory,
-                FileType::Unknown => match self.home.kind_of(id.0, entry.name) {
+        folder.list(from, |listed| {
+            let kind = match listed.kind {
+                FileType::Unknown if listed.is_dot() => FileType::Directory,
+                FileType::Unknown => match self.home.kind_of(id, listed.name) {
                     Ok(kind) => kind,
                     // Removed meanwhile.
                     Err(_) => return Ok(false),
                 },
                 kind => kind,
             };
-            Ok(reply.add(INodeNo(entry.inode), entry.next, file_type(kind), entry.name))
+            Ok(reply.add(&entry(&listed, kind, None)))
         })
     }
 
     /// Lists with attributes; every name handed out is a lookup, except the dots.
     pub(super) fn list_with_attributes(
         &self,
-        id: INodeNo,
-        handle: FileHandle,
-        offset: u64,
-        reply: &mut ReplyDirectoryPlus,
+        id: u64,
+        handle: u64,
+        from: u64,
+        reply: &mut impl Reply,
     ) -> Result<(), HomeError> {
         let (ttl, folder) = (self.caching.ttl(), self.folders.get(handle)?);
-        folder.list(offset, |entry| {
-            if entry.is_dot() {
-                let (attr, generation) = (dot_attr(entry.inode), Generation(0));
-                return Ok(reply.add(attr.ino, entry.next, entry.name, &ttl, &attr, generation));
+        folder.list(from, |listed| {
+            if listed.is_dot() {
+                return Ok(reply.add(&entry(&listed, FileType::Directory, None)));
             }
-            let full = match self.home.lookup(id.0, entry.name) {
+            let full = match self.home.lookup(id, listed.name) {
                 Ok(found) => {
-                    let full = add_found(reply, &entry, &found, ttl);
+                    let full = reply.add(&entry(&listed, found.kind, Some((found, ttl))));
                     if full {
                         self.home.forget(found.id, 1);
                     }
@@ -240,11 +216,9 @@ impl Door {
                 // The name exists: it must not end the listing, nor be missing from it.
                 Err(error) => {
                     refuse("readdirplus", &error);
-                    let attr = unknown_attr(entry.inode, entry.kind);
-                    let full =
-                        reply.add(attr.ino, entry.next, entry.name, &NEVER, &attr, Generation(0));
+                    let full = reply.add(&entry(&listed, listed.kind, None));
                     if !full {
-                        self.home.expect_forget(entry.inode);
+                        self.home.expect_forget(listed.inode);
                     }
                     full
                 }
@@ -254,18 +228,12 @@ impl Door {
             Ok(full || self.home.nodes().are_scarce())
         })
     }
-
-    pub(super) fn open_of(&self, handle: FileHandle) -> Result<Arc<OpenFile>, HomeError> {
-        self.files.get(handle)
-    }
 }
 
-fn add_found(
-    reply: &mut ReplyDirectoryPlus,
-    entry: &Listed<'_>,
-    found: &Attributes,
-    ttl: Duration,
-) -> bool {
-    let (attr, generation) = (file_attr(found), Generation(found.generation));
-    reply.add(attr.ino, entry.next, entry.name, &ttl, &attr, generation)
+fn entry<'a>(
+    listed: &Listed<'a>,
+    kind: FileType,
+    found: Option<(Attributes, std::time::Duration)>,
+) -> Entry<'a> {
+    Entry { name: listed.name, inode: listed.inode, kind, next: listed.next, found }
 }

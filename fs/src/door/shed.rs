@@ -6,7 +6,7 @@
 //! not looked up for longest, and the kernel then sends `forget` requests like any other.
 
 use crate::home::Nodes;
-use fuser::{INodeNo, Notifier};
+use ::fuser::{INodeNo, Notifier};
 use std::io;
 use std::sync::Arc;
 use std::thread::{Builder, JoinHandle};

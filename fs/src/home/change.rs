@@ -4,22 +4,26 @@
 //! only notes its new place; content never depends on names.
 
 use super::attributes::{Attributes, Changes, NewTime};
-use super::create::set_mode;
+use super::create::{Caller, SET_GROUP, set_mode};
 use super::error::HomeError;
 use super::node::Node;
 use super::open::OpenFile;
 use super::tree::{Home, attributes_of, stat_at};
-use rustix::fs::{AtFlags, Gid, RenameFlags, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT, Uid};
+use rustix::fs::{
+    AtFlags, FileType, Gid, RenameFlags, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT, Uid,
+};
 use std::ffi::OsStr;
 use std::sync::Arc;
 
 impl Home {
     /// Changes attributes and returns them. `file` is the open file when the request came through a handle.
+    /// Set-user bits fall with owner and size, unless the caller may keep them.
     pub(crate) fn change(
         &self,
         id: u64,
         changes: Changes,
         file: Option<&Arc<OpenFile>>,
+        caller: Caller,
     ) -> Result<Attributes, HomeError> {
         let node = self.node(id)?;
         // The owner first: changing it takes set-user bits away that the mode may bring back.
@@ -27,16 +31,19 @@ impl Home {
             let (uid, gid) = (changes.uid.map(Uid::from_raw), changes.gid.map(Gid::from_raw));
             rustix::fs::chownat(&node.fd, "", uid, gid, AtFlags::EMPTY_PATH)
                 .map_err(HomeError::io("chown"))?;
+            if changes.mode.is_none() && !caller.keeps_set_ids() {
+                drop_group_bit(&node)?;
+            }
         }
         if let Some(mode) = changes.mode {
             set_mode(&node, mode)?;
         }
         if let Some(size) = changes.size {
             match file {
-                Some(open) => open.for_writing()?.truncate(size)?,
+                Some(open) => open.resize(size, caller)?,
                 None => {
                     let open = self.open_file(&node, true)?;
-                    open.for_writing()?.truncate(size)?;
+                    open.resize(size, caller)?;
                     // Nobody may have it open who would be told by a later sync.
                     open.file.verdict()?;
                 }
@@ -85,6 +92,16 @@ impl Home {
         }
         Ok(())
     }
+}
+
+/// The storage takes set-user bits away when the owner changes, but leaves this process, which is privileged, the
+/// group's where the group does not execute.
+fn drop_group_bit(node: &Node) -> Result<(), HomeError> {
+    let stat = rustix::fs::fstat(&node.fd).map_err(HomeError::io("stat"))?;
+    if node.kind != FileType::RegularFile || stat.st_mode & SET_GROUP == 0 {
+        return Ok(());
+    }
+    set_mode(node, stat.st_mode & !SET_GROUP)
 }
 
 fn set_times(node: &Node, changes: Changes) -> Result<(), HomeError> {

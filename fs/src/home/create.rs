@@ -17,13 +17,30 @@ use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 
 /// Bit of a mode that makes new objects inherit the group of a folder.
-const SET_GROUP: RawMode = 0o2000;
+pub(super) const SET_GROUP: RawMode = 0o2000;
 
 /// Who asks for a new object.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Caller {
     pub(crate) uid: u32,
     pub(crate) gid: u32,
+    /// Permission bits that its new objects do not get; 0 in requests that make none.
+    pub(crate) umask: u32,
+}
+
+/// The mode of a new object.
+#[derive(Debug, Clone, Copy)]
+struct NewMode {
+    bits: u32,
+    /// The folder has an access control list for new objects: the storage makes the mode of it and of `bits`, and
+    /// the umask does not count (acl(5), "object creation and default ACLs").
+    inherits: bool,
+}
+
+impl NewMode {
+    fn raw(self) -> Mode {
+        Mode::from_raw_mode(self.bits)
+    }
 }
 
 /// How a file that may exist is opened.
@@ -45,7 +62,8 @@ impl Home {
         caller: Caller,
     ) -> Result<Attributes, HomeError> {
         let place = self.at(parent, name)?;
-        rustix::fs::mkdirat(&place.parent.fd, &place.name, Mode::from_raw_mode(mode & 0o7777))
+        let mode = mode_in(&place.parent, mode, caller)?;
+        rustix::fs::mkdirat(&place.parent.fd, &place.name, mode.raw())
             .map_err(HomeError::io("mkdir"))?;
         self.finish(&place, Some(mode), caller, AtFlags::REMOVEDIR)
     }
@@ -61,8 +79,8 @@ impl Home {
     ) -> Result<Attributes, HomeError> {
         let place = self.at(parent, name)?;
         let kind = FileType::from_raw_mode(mode);
-        let permissions = Mode::from_raw_mode(mode & 0o7777);
-        rustix::fs::mknodat(&place.parent.fd, &place.name, kind, permissions, device.into())
+        let mode = mode_in(&place.parent, mode, caller)?;
+        rustix::fs::mknodat(&place.parent.fd, &place.name, kind, mode.raw(), device.into())
             .map_err(HomeError::io("mknod"))?;
         self.finish(&place, Some(mode), caller, AtFlags::empty())
     }
@@ -116,8 +134,8 @@ impl Home {
         let place = self.at(parent, name)?;
         let flags =
             OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let permissions = Mode::from_raw_mode(mode & 0o7777);
-        match rustix::fs::openat(&place.parent.fd, &place.name, flags, permissions) {
+        let mode = mode_in(&place.parent, mode, caller)?;
+        match rustix::fs::openat(&place.parent.fd, &place.name, flags, mode.raw()) {
             Ok(fd) => {
                 let made = self.finish(&place, Some(mode), caller, AtFlags::empty())?;
                 let node = self.node(made.id)?;
@@ -158,7 +176,7 @@ impl Home {
     fn finish(
         &self,
         place: &Place,
-        mode: Option<u32>,
+        mode: Option<NewMode>,
         caller: Caller,
         removal: AtFlags,
     ) -> Result<Attributes, HomeError> {
@@ -175,8 +193,15 @@ impl Home {
     }
 }
 
+/// The mode that an object made by the caller in `folder` is asked for.
+fn mode_in(folder: &Node, mode: u32, caller: Caller) -> Result<NewMode, HomeError> {
+    let inherits = folder.has_default_acl()?;
+    let hidden = if inherits { 0 } else { caller.umask & 0o777 };
+    Ok(NewMode { bits: mode & 0o7777 & !hidden, inherits })
+}
+
 /// Sets owner, group and mode of a new object as a local file system would have.
-fn own(node: &Node, mode: Option<u32>, caller: Caller) -> Result<(), HomeError> {
+fn own(node: &Node, mode: Option<NewMode>, caller: Caller) -> Result<(), HomeError> {
     let place = node.place()?;
     let folder = rustix::fs::fstat(&place.parent.fd).map_err(HomeError::io("stat of a folder"))?;
     let gid = if folder.st_mode & SET_GROUP == 0 { caller.gid } else { folder.st_gid };
@@ -190,10 +215,14 @@ fn own(node: &Node, mode: Option<u32>, caller: Caller) -> Result<(), HomeError> 
     .map_err(HomeError::io("chown of a new object"))?;
     let Some(mode) = mode else { return Ok(()) };
     let stat = rustix::fs::fstat(&node.fd).map_err(HomeError::io("stat of a new object"))?;
-    // A folder in a folder with this bit got it from the storage. Bits the umask of this process took away
-    // come back here; the umask of the caller was applied by the kernel.
+    // A folder in a folder with this bit got it from the storage. Bits that the umask of this process took away,
+    // or the change of the owner, come back here; what the storage made of an inherited list stays.
     let inherited = if node.kind == FileType::Directory { stat.st_mode & SET_GROUP } else { 0 };
-    let wanted = mode & 0o7777 | inherited;
+    let wanted = inherited
+        | match mode.inherits {
+            true => mode.bits & 0o7000 | stat.st_mode & 0o777,
+            false => mode.bits,
+        };
     if u32::from(permissions(&stat)) != wanted {
         set_mode(node, wanted)?;
     }
@@ -206,7 +235,10 @@ pub(super) fn set_mode(node: &Node, mode: u32) -> Result<(), HomeError> {
     let mode = Mode::from_raw_mode(mode & 0o7777);
     let changed = match node.kind {
         FileType::RegularFile => match open_now(node) {
-            Some(open) => rustix::fs::fchmod(open.fd(), mode),
+            Some(open) => {
+                open.harmless.forget();
+                rustix::fs::fchmod(open.fd(), mode)
+            }
             None => rustix::fs::fchmod(open_node(node, OFlags::RDONLY)?, mode),
         },
         FileType::Directory => rustix::fs::fchmod(open_node(node, OFlags::RDONLY)?, mode),
@@ -223,7 +255,7 @@ pub(super) fn set_mode(node: &Node, mode: u32) -> Result<(), HomeError> {
     changed.map_err(HomeError::io("chmod"))
 }
 
-fn open_now(node: &Node) -> Option<Arc<OpenFile>> {
+pub(super) fn open_now(node: &Node) -> Option<Arc<OpenFile>> {
     node.open.lock().unwrap_or_else(std::sync::PoisonError::into_inner).upgrade()
 }
 

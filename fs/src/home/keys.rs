@@ -1,12 +1,12 @@
-//! The home key at work: headers, file keys and link tags of one VM home.
+//! The home key at work: headers, file keys, link tags and sealed attributes of one VM home.
 //!
 //! Owns the home key and the MAC keys derived from it; must not know storage or sizes. Flow: a header page
 //! goes in, the cipher of its file comes out, or the reason why the page is refused.
 
 use super::error::HomeError;
 use super::header::{self, Header, HeaderFault, MAC_INFO, NONCE_LEN, PAGE_LEN};
-use super::link;
-use crypto::{Arena, HomeKey, KeyError, MacKey, Unit, Xts};
+use super::{link, xattr};
+use crypto::{Arena, HomeKey, KeyError, MacKey, SivKey, Unit, Xts};
 use uuid::Uuid;
 
 /// Most bytes of the arena that an open file takes, with either cipher engine: its key or its key schedule. The
@@ -18,6 +18,7 @@ pub(crate) struct HomeKeys {
     home: HomeKey,
     mac: MacKey,
     link_mac: MacKey,
+    values: SivKey,
     vm: Uuid,
     arena: Arena,
 }
@@ -26,7 +27,8 @@ impl HomeKeys {
     pub(crate) fn new(home: HomeKey, vm: Uuid, arena: Arena) -> Result<HomeKeys, KeyError> {
         let mac = MacKey::derive(&home, &arena, MAC_INFO)?;
         let link_mac = MacKey::derive(&home, &arena, link::MAC_INFO)?;
-        Ok(HomeKeys { home, mac, link_mac, vm, arena })
+        let values = SivKey::derive(&home, &arena, xattr::KEY_INFO)?;
+        Ok(HomeKeys { home, mac, link_mac, values, vm, arena })
     }
 
     /// The stored form of a link's target.
@@ -43,6 +45,29 @@ impl HomeKeys {
         let what = "it is a link that was not made in the mounted home, or was edited";
         link::decode(stored, &self.link_mac)
             .ok_or_else(|| HomeError::Damaged { file: file.to_owned(), what })
+    }
+
+    /// The stored form of the value of an extended attribute, in `room`; see [`xattr::seal`].
+    pub(crate) fn seal_value<'a>(
+        &self,
+        name: &[u8],
+        value: &[u8],
+        nonce: &[u8; xattr::NONCE_LEN],
+        room: &'a mut [u8],
+    ) -> Option<&'a [u8]> {
+        xattr::seal(name, value, nonce, &self.values, room)
+    }
+
+    /// The value in a stored form, in place, if it was sealed for this name with the key of this home.
+    pub(crate) fn open_value<'a>(
+        &self,
+        name: &[u8],
+        stored: &'a mut [u8],
+        file: impl FnOnce() -> String,
+    ) -> Result<&'a [u8], HomeError> {
+        let what = "an extended attribute was not set in the mounted home, or was edited";
+        xattr::open(name, stored, &self.values)
+            .ok_or_else(|| HomeError::Damaged { file: file(), what })
     }
 
     /// The cipher of the file with this header page; `None` for a page of zeros.

@@ -1,6 +1,6 @@
 //! VM homes: a tree of encrypted files that looks like a plain folder.
 //!
-//! Owns the format of home files and links (`layout`, `header`, `link`), the files themselves (`file`, `tail`, `space`) and the
+//! Owns the format of home files, links and extended attributes (`layout`, `header`, `link`, `xattr`), the files themselves (`file`, `tail`, `space`) and the
 //! tree of nodes over the ciphertext folder (`tree`); must not know FUSE. Flow: a node of a [`Home`] is
 //! opened into a file, whose key comes from the home key and the nonce in its header, and whose reads and
 //! writes go to the stored file one to one, shifted by the header.
@@ -10,6 +10,7 @@ mod change;
 mod copy;
 mod create;
 mod error;
+mod extended;
 mod file;
 mod folder;
 pub mod header;
@@ -21,12 +22,15 @@ mod model;
 mod node;
 mod open;
 mod pressure;
+mod privileges;
 mod ranges;
+mod recent;
 mod scratch;
 mod space;
 mod store;
 mod tail;
 mod tree;
+pub mod xattr;
 
 pub(crate) use attributes::{Attributes, Changes, NewTime, Time};
 pub(crate) use copy::copy;

@@ -7,6 +7,7 @@
 use super::error::HomeError;
 use super::open::OpenFile;
 use super::pressure::Pressure;
+use super::recent::Recent;
 use rustix::fs::{FileType, Stat};
 use std::collections::HashMap;
 use std::ffi::OsString;
@@ -49,6 +50,8 @@ pub(crate) struct Node {
     place: Mutex<Option<Place>>,
     /// The file behind it while a handle is open.
     pub(super) open: Mutex<Weak<OpenFile>>,
+    /// Of a folder: it has an access control list for new objects.
+    pub(super) default_acl: Recent<bool>,
 }
 
 /// Nodes own their parents, so dropping the last one of a deep chain by recursion would end the stack, and
@@ -294,6 +297,7 @@ impl Maps {
             fd,
             place: Mutex::new(place),
             open: Mutex::default(),
+            default_acl: Recent::default(),
         });
         self.by_key.insert(node.key, id);
         self.clock += 1;

@@ -22,6 +22,7 @@ fn chain(depth: u64) -> Arc<Node> {
             fd: folder.try_clone().unwrap().into(),
             place: Mutex::new(place),
             open: Mutex::default(),
+            default_acl: Recent::default(),
         }));
     }
     last.unwrap()

@@ -4,9 +4,11 @@
 //! is pinned. Where they differ the node is stale, and the kernel looks the name up again. All handles of a
 //! node share one open file, so its size, its cipher and its locks are shared too.
 
+use super::create::Caller;
 use super::error::HomeError;
 use super::file::HomeFile;
 use super::node::{Node, key_of};
+use super::recent::Recent;
 use super::tree::Home;
 use crate::backing::FileBacking;
 use rustix::fs::{FileType, Mode, OFlags};
@@ -24,6 +26,8 @@ pub(crate) struct OpenFile {
     pub(crate) file: HomeFile<FileBacking>,
     /// False on a storage that cannot be written.
     pub(crate) writable: bool,
+    /// It has no set-user-ID or set-group-ID bits that a write would have to take away.
+    pub(super) harmless: Recent<()>,
 }
 
 impl std::fmt::Debug for OpenFile {
@@ -36,6 +40,12 @@ impl OpenFile {
     pub(super) fn fd(&self) -> BorrowedFd<'_> {
         use std::os::fd::AsFd;
         self.file.store.as_fd()
+    }
+
+    /// Sets the size, as the caller may.
+    pub(crate) fn resize(&self, size: u64, caller: Caller) -> Result<(), HomeError> {
+        self.for_writing()?.truncate(size)?;
+        if caller.keeps_set_ids() { Ok(()) } else { self.drop_set_ids() }
     }
 
     /// The file, if it may be written.
@@ -90,7 +100,7 @@ impl Home {
     fn wrap(&self, node: &Node, fd: OwnedFd, writable: bool) -> Result<OpenFile, HomeError> {
         let store = FileBacking::new(fd);
         let file = HomeFile::open(store, Arc::clone(&self.keys), node.label())?;
-        Ok(OpenFile { file, writable })
+        Ok(OpenFile { file, writable, harmless: Recent::default() })
     }
 }
 

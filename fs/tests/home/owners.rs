@@ -1,17 +1,30 @@
 //! Owners, modes and times.
 
 use super::mounted::{Mounted, Store};
-use rustix::fs::{AtFlags, CWD, FileType, Mode, Timespec, Timestamps};
+use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, Timespec, Timestamps, Uid};
+use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 
 /// Runs a shell line as another user in the mount; says whether it succeeded.
-fn as_user(mount: &Mounted, uid: u32, gid: u32, line: &str) -> bool {
+pub(crate) fn as_user(mount: &Mounted, uid: u32, gid: u32, line: &str) -> bool {
     let mut shell = Command::new("sh");
     shell.arg("-c").arg(line).current_dir(mount.path()).uid(uid).gid(gid);
     shell.stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap().success()
+}
+
+/// Runs `work` in a thread that is another user; the ids of a thread are its own.
+pub(crate) fn as_ids<T: Send>(uid: u32, gid: u32, work: impl FnOnce() -> T + Send) -> T {
+    let thread = || {
+        let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
+        set_thread_groups(&[]).unwrap();
+        set_thread_res_gid(gid, gid, gid).unwrap();
+        set_thread_res_uid(uid, uid, uid).unwrap();
+        work()
+    };
+    std::thread::scope(|scope| scope.spawn(thread).join().unwrap())
 }
 
 fn mode(mount: &Mounted, name: &str) -> u32 {

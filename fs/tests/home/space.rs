@@ -1,7 +1,7 @@
 //! Holes, reserved space, copies inside the mount, and what is not served.
 
 use super::mounted::{Store, eventually, pattern};
-use rustix::fs::{FallocateFlags, SeekFrom, XattrFlags, fallocate};
+use rustix::fs::{FallocateFlags, SeekFrom, fallocate};
 use rustix::io::Errno;
 use std::fs::{self, OpenOptions};
 use std::os::unix::fs::{FileExt, MetadataExt};
@@ -78,22 +78,6 @@ fn copies_inside_the_mount_are_encrypted_again() {
     expected.extend(bytes.get(expected.len()..).unwrap_or_default());
     assert!(fs::read(mount.at("to")).unwrap() == expected);
     drop((from, to));
-    mount.unmount();
-}
-
-#[test]
-fn extended_attributes_are_refused_not_stored() {
-    let store = Store::new();
-    let Some(mount) = store.mount() else { return };
-    fs::write(mount.at("f"), b"x").unwrap();
-    for name in ["user.note", "security.capability", "trusted.x"] {
-        let set = rustix::fs::setxattr(mount.at("f"), name, b"plain", XattrFlags::empty());
-        // The kernel itself refuses capabilities that are not well formed.
-        let expected = if name == "security.capability" { Errno::INVAL } else { Errno::OPNOTSUPP };
-        assert_eq!(set, Err(expected), "{name}");
-        let got = rustix::fs::getxattr(mount.at("f"), name, &mut [0_u8; 16][..]);
-        assert_eq!(got, Err(Errno::OPNOTSUPP), "{name}");
-    }
     mount.unmount();
 }
 

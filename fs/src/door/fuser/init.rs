@@ -2,7 +2,7 @@
 //!
 //! Owns the list of capabilities and the sizes; must not know the home.
 
-use super::settings::Caching;
+use crate::door::settings::Caching;
 use fuser::{InitFlags, KernelConfig};
 
 /// Largest write request: more has no measurable use, and the buffers of a thread hold this much.
@@ -14,10 +14,15 @@ const MAX_BACKGROUND: u16 = 64;
 
 /// What is asked for where the kernel offers it.
 ///
-/// Left out on purpose: `HANDLE_KILLPRIV_V2`, `SETXATTR_EXT`, `OVER_IO_URING`, `ALLOW_IDMAP`, `SECURITY_CTX` and `CREATE_SUPP_GROUP`,
-/// which this version of the transport accepts and does not honour; `DONT_MASK`, so that the kernel applies the
-/// umask of the caller; `EXPORT_SUPPORT`, so that `.` and `..` are never looked up.
-const WANTED: [InitFlags; 8] = [
+/// With `POSIX_ACL` the kernel checks access control lists, and leaves the umask to the file system (`DONT_MASK`), as
+/// a folder's list for new objects takes its place. With `HANDLE_KILLPRIV_V2` set-user bits are the file system's to
+/// drop, and a write is not preceded by a question for `security.capability`; this version of the transport passes on
+/// the request to drop them in a write only, so that for changes of the size the caller decides.
+///
+/// Left out on purpose: `SETXATTR_EXT`, `OVER_IO_URING`, `ALLOW_IDMAP`, `SECURITY_CTX` and `CREATE_SUPP_GROUP`, which
+/// this version of the transport accepts and does not honour; `EXPORT_SUPPORT`, so that `.` and `..` are never looked
+/// up; `FLOCK_LOCKS` and `POSIX_LOCKS`, so that locks are the kernel's own, among the processes of this host.
+const WANTED: [InitFlags; 11] = [
     InitFlags::FUSE_ASYNC_READ,
     InitFlags::FUSE_ASYNC_DIO,
     InitFlags::FUSE_PARALLEL_DIROPS,
@@ -26,6 +31,9 @@ const WANTED: [InitFlags; 8] = [
     InitFlags::FUSE_ATOMIC_O_TRUNC,
     InitFlags::FUSE_CACHE_SYMLINKS,
     InitFlags::FUSE_ABORT_ERROR,
+    InitFlags::FUSE_POSIX_ACL,
+    InitFlags::FUSE_DONT_MASK,
+    InitFlags::FUSE_HANDLE_KILLPRIV_V2,
 ];
 
 /// With others at the storage: content is dropped when size or time of a file are not what the kernel knew.
@@ -36,7 +44,7 @@ const SHARED: InitFlags = InitFlags::FUSE_AUTO_INVAL_DATA;
 const EXCLUSIVE: InitFlags = InitFlags::FUSE_WRITEBACK_CACHE;
 
 /// Sets up the connection.
-pub(super) fn negotiate(config: &mut KernelConfig, caching: Caching) {
+pub(in crate::door) fn negotiate(config: &mut KernelConfig, caching: Caching) {
     let mode = match caching {
         Caching::Shared => SHARED,
         Caching::Exclusive => EXCLUSIVE,
