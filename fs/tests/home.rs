@@ -11,6 +11,7 @@ mod acls;
 mod caching;
 #[path = "home/data.rs"]
 mod data;
+#[expect(dead_code, reason = "shared with tests that need more of it")]
 #[path = "home/log.rs"]
 mod log;
 #[path = "home/mounted.rs"]

@@ -6,6 +6,7 @@
 
 #![expect(clippy::unwrap_used, reason = "the helpers of a test may panic as the test does")]
 
+#[expect(dead_code, reason = "shared with tests that need more of it")]
 #[path = "home/log.rs"]
 mod log;
 #[expect(dead_code, reason = "shared with tests that need more of it")]

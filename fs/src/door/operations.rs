@@ -3,7 +3,7 @@
 //! Owns the dispatch and what the kernel has open; what a request means is in `requests` and in the home. Must not
 //! know the transport.
 
-use super::errno::{ALL_IS_DATA, ALWAYS_READY, NO_ACCESS_CHECK, NO_IOCTL, Refusal};
+use super::errno::{ALL_IS_DATA, ALWAYS_READY, NO_ACCESS_CHECK, NO_IOCTL, Refusal, refuse};
 use super::handles::Handles;
 use super::protocol::{
     Answer, OnFile, OnFolder, OnName, OnNode, OnXattr, Opened, Operation, Reply, Request,
@@ -29,28 +29,29 @@ impl Door {
 
     /// Serves one request.
     pub(super) fn serve(&self, request: &Request<'_>, reply: impl Reply) {
-        let (id, caller) = (request.node, request.caller);
+        let (id, caller, label) = (request.node, request.caller, request.operation.label());
+        tracing::trace!(operation = label, node = id, "request");
         match &request.operation {
             Operation::Name(name, asked) => {
-                finish(asked.label(), self.on_name(id, name, asked, caller), reply);
+                finish(label, self.on_name(id, name, asked, caller), reply);
             }
             Operation::Node(OnNode::ReadLink) => {
                 let target = self.home.read_link(id);
                 let data = target.as_ref().map(|target| Answer::Data(target.as_bytes()));
                 match data {
                     Ok(data) => reply.send(Ok(data)),
-                    Err(error) => reply.send(Err(super::errno::refuse("readlink", error))),
+                    Err(error) => reply.send(Err(refuse(label, error))),
                 }
             }
-            Operation::Node(asked) => finish(asked.label(), self.on_node(id, asked, caller), reply),
+            Operation::Node(asked) => finish(label, self.on_node(id, asked, caller), reply),
             Operation::Xattr(asked) => self.on_xattr(id, asked, caller, reply),
             Operation::File(handle, OnFile::Read { at, len }) => {
                 self.read_file(*handle, *at, *len, reply);
             }
             Operation::File(handle, asked) => {
-                finish(asked.label(), self.on_file(*handle, asked, caller), reply);
+                finish(label, self.on_file(*handle, asked, caller), reply);
             }
-            Operation::Folder(handle, asked) => self.on_folder(id, *handle, asked, reply),
+            Operation::Folder(handle, asked) => self.on_folder(label, id, *handle, asked, reply),
         }
     }
 
@@ -176,7 +177,14 @@ impl Door {
         fail("read", done, reply);
     }
 
-    fn on_folder(&self, id: u64, handle: u64, asked: &OnFolder, mut reply: impl Reply) {
+    fn on_folder(
+        &self,
+        label: &'static str,
+        id: u64,
+        handle: u64,
+        asked: &OnFolder,
+        mut reply: impl Reply,
+    ) {
         let done = match *asked {
             OnFolder::List { from, attributes: false } => {
                 self.list(id, handle, from, &mut reply).map(|()| Answer::Listed)
@@ -192,7 +200,7 @@ impl Door {
                 self.folders.get(handle).and_then(|folder| folder.sync()).map(|()| Answer::Done)
             }
         };
-        finish("readdir", done.map_err(Refusal::from), reply);
+        finish(label, done.map_err(Refusal::from), reply);
     }
 }
 

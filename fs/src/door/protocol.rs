@@ -184,9 +184,27 @@ pub(super) trait Reply: Sized {
     fn send(self, answer: Result<Answer<'_>, Errno>);
 }
 
-impl OnName<'_> {
-    /// What it is called in the log.
+impl Operation<'_> {
+    /// What it is called in the log: the system call that it comes from.
     pub(super) fn label(&self) -> &'static str {
+        match self {
+            Operation::Name(_, asked) => asked.label(),
+            Operation::Node(asked) => asked.label(),
+            Operation::Xattr(OnXattr::Set { .. }) => "setxattr",
+            Operation::Xattr(OnXattr::Get { .. }) => "getxattr",
+            Operation::Xattr(OnXattr::List { .. }) => "listxattr",
+            Operation::Xattr(OnXattr::Remove { .. }) => "removexattr",
+            Operation::File(_, asked) => asked.label(),
+            Operation::Folder(_, OnFolder::List { attributes: false, .. }) => "readdir",
+            Operation::Folder(_, OnFolder::List { attributes: true, .. }) => "readdirplus",
+            Operation::Folder(_, OnFolder::Release) => "releasedir",
+            Operation::Folder(_, OnFolder::Sync) => "fsyncdir",
+        }
+    }
+}
+
+impl OnName<'_> {
+    fn label(&self) -> &'static str {
         match self {
             OnName::Lookup => "lookup",
             OnName::MakeNode { .. } => "mknod",
@@ -202,8 +220,7 @@ impl OnName<'_> {
 }
 
 impl OnNode {
-    /// What it is called in the log.
-    pub(super) fn label(&self) -> &'static str {
+    fn label(&self) -> &'static str {
         match self {
             OnNode::Attributes => "getattr",
             OnNode::SetAttributes(_) => "setattr",
@@ -217,8 +234,7 @@ impl OnNode {
 }
 
 impl OnFile<'_> {
-    /// What it is called in the log.
-    pub(super) fn label(&self) -> &'static str {
+    fn label(&self) -> &'static str {
         match self {
             OnFile::Read { .. } => "read",
             OnFile::Write(_) => "write",

@@ -4,7 +4,7 @@ use crate::home::create::{Caller, Opening};
 use std::fs;
 use std::os::unix::fs::{MetadataExt, symlink};
 
-const SELF: Caller = Caller { uid: 0, gid: 0 };
+const SELF: Caller = Caller { uid: 0, gid: 0, umask: 0 };
 const NEW: Opening = Opening { exclusive: true, write: true };
 
 struct Fixture {
@@ -88,7 +88,7 @@ fn a_file_swapped_for_a_link_is_stale() {
     let node = home.node(made.id).unwrap();
     assert!(matches!(home.open_file(&node, true), Err(HomeError::Stale(_))));
     let changes = Changes { size: Some(3), ..Changes::default() };
-    assert!(matches!(home.change(made.id, changes, None), Err(HomeError::Stale(_))));
+    assert!(matches!(home.change(made.id, changes, None, SELF), Err(HomeError::Stale(_))));
     assert_eq!(fs::read(outside.path()).unwrap(), b"", "something outside was written");
 }
 
@@ -183,7 +183,7 @@ fn what_cannot_be_given_to_the_caller_is_not_left_behind() {
         return;
     }
     let Fixture { home, folder } = fixture();
-    let other = Caller { uid: 0, gid: 0 };
+    let other = Caller { uid: 0, gid: 0, umask: 0 };
     assert!(home.make_folder(1, OsStr::new("d"), 0o755, other).is_err());
     assert!(home.create(1, OsStr::new("f"), 0o644, NEW, other).is_err());
     assert!(folder.path().read_dir().unwrap().next().is_none());

@@ -26,6 +26,20 @@ pub(crate) fn keep() {
     });
 }
 
+/// Starts keeping also what developers ask for; for tests that are alone in their process.
+pub(crate) fn keep_all() {
+    ONCE.get_or_init(|| {
+        let all = tracing_subscriber::fmt()
+            .with_max_level(tracing_subscriber::filter::LevelFilter::TRACE);
+        all.with_ansi(false).with_writer(|| Keep).init();
+    });
+}
+
+/// Forgets what was kept.
+pub(crate) fn clear() {
+    LINES.lock().unwrap().clear();
+}
+
 /// How many lines hold all these words.
 pub(crate) fn count(words: &[&str]) -> usize {
     let text = String::from_utf8(LINES.lock().unwrap().clone()).unwrap();

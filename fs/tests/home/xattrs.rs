@@ -185,7 +185,8 @@ fn capabilities_of_a_file_fall_when_it_is_written() {
             match change {
                 "write" => fs::write(&path, b"other").unwrap(),
                 "truncate" => {
-                    fs::File::options().write(true).open(&path).unwrap().set_len(1).unwrap()
+                    let file = fs::File::options().write(true).open(&path).unwrap();
+                    file.set_len(1).unwrap();
                 }
                 _ => std::os::unix::fs::chown(&path, Some(7), None).unwrap(),
             }

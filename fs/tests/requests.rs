@@ -1,0 +1,84 @@
+//! How many requests the kernel makes of a home: what it may know must not be asked for again and again.
+//!
+//! Each test has this process to itself, as the log that is counted is the process's.
+
+#![expect(clippy::unwrap_used, reason = "the helpers of a test may panic as the test does")]
+
+#[expect(dead_code, reason = "shared with tests that need more of it")]
+#[path = "home/log.rs"]
+mod log;
+#[expect(dead_code, reason = "shared with tests that need more of it")]
+#[path = "home/mounted.rs"]
+mod mounted;
+
+use cryptfs::door::Caching;
+use mounted::{Mounted, Store, pattern};
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+/// Requests of a kind since the log was cleared.
+fn requests(kind: &str) -> usize {
+    log::count(&["request", &format!("operation=\"{kind}\"")])
+}
+
+/// Writes a thousand blocks as a user without privilege.
+fn write_as_user(mount: &Mounted, name: &str) {
+    let line = "dd if=/dev/zero of=\"$0\" bs=4k count=1000 conv=notrunc 2>/dev/null";
+    let mut shell = Command::new("sh");
+    shell.arg("-c").arg(line).arg(mount.at(name)).uid(1234).gid(1234);
+    assert!(shell.status().unwrap().success());
+}
+
+#[test]
+fn the_kernel_asks_no_more_than_it_must() {
+    log::keep_all();
+    for caching in [Caching::Shared, Caching::Exclusive] {
+        let store = Store::new();
+        let Some(mount) = store.mount_as(caching) else { return };
+        fs::write(mount.at("f"), pattern(100)).unwrap();
+        std::os::unix::fs::chown(mount.at("f"), Some(1234), Some(1234)).unwrap();
+        writes_are_not_preceded_by_questions(&mount, caching);
+        names_are_believed(&mount, caching);
+        content_is_kept(&mount, caching);
+        mount.unmount();
+    }
+}
+
+fn writes_are_not_preceded_by_questions(mount: &Mounted, caching: Caching) {
+    log::clear();
+    write_as_user(mount, "f");
+    let writes = requests("write");
+    match caching {
+        Caching::Shared => assert_eq!(writes, 1000),
+        Caching::Exclusive => assert!(writes < 100, "{writes} writes are not collected"),
+    }
+    let questions = requests("getxattr");
+    assert!(questions < 10, "{questions} questions for 1000 writes");
+}
+
+fn names_are_believed(mount: &Mounted, caching: Caching) {
+    fs::metadata(mount.at("f")).unwrap();
+    log::clear();
+    for _ in 0..100 {
+        fs::metadata(mount.at("f")).unwrap();
+    }
+    // Whatever the load, a hundred calls do not take a hundred seconds.
+    let asked = requests("lookup") + requests("getattr");
+    assert!(asked < 100, "{caching:?}: {asked} questions for 100 calls of stat");
+}
+
+fn content_is_kept(mount: &Mounted, caching: Caching) {
+    let read = || fs::read(mount.at("f")).unwrap().len();
+    assert_eq!(read(), 1000 * 4096);
+    log::clear();
+    for _ in 0..10 {
+        assert_eq!(read(), 1000 * 4096);
+    }
+    let file = File::open(mount.at("f")).unwrap();
+    file.read_exact_at(&mut [0; 10], 77).unwrap();
+    if caching == Caching::Exclusive {
+        assert_eq!(requests("read"), 0, "what was read is read again");
+    }
+}
