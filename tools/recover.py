@@ -15,7 +15,9 @@ memory: use it on a machine that you trust.
 import argparse, contextlib, errno, fcntl, getpass, hashlib, hmac, json, os, stat, struct, sys, uuid
 
 try:
+    from cryptography.exceptions import InvalidTag
     from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+    from cryptography.hazmat.primitives.ciphers.aead import AESSIV
     from cryptography.hazmat.primitives.hashes import SHA256, SHA512
     from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
     from cryptography.hazmat.primitives.kdf.hkdf import HKDF
@@ -337,6 +339,42 @@ def link_target(path, home_key):
     return target
 
 
+SPACES = {b"u": b"user.", b"t": b"trusted.", b"s": b"security."}
+
+
+def attribute(home_key, path, stored_name):
+    """Plain name and value of an extended attribute of a stored file; None for those that are not Coffer's."""
+    letter, rest = stored_name[6:7], stored_name[7:]
+    if not stored_name.startswith(b"user.:") or letter not in SPACES or not rest:
+        return None
+    name, value = SPACES[letter] + rest, os.getxattr(path, stored_name, follow_symlinks=False)
+    shown = name.decode(errors="backslashreplace")
+    if len(value) < 33 or value[0] != 1:
+        raise Refused(9, f"{path} is damaged: its attribute {shown} was not set in the mounted home, or was edited")
+    siv = AESSIV(hkdf(home_key, b"coffer v1 xattr", 64, "SHA512"))
+    try:
+        return name, siv.decrypt(value[17:], [name, value[1:17]])
+    except InvalidTag:
+        raise Refused(9, f"{path} is damaged: its attribute {shown} was edited, or is of another name") from None
+    except ValueError:  # of nothing but the tag: an empty value
+        raise Refused(13, f"{path}: the empty attribute {shown} needs a later version of `cryptography`") from None
+
+
+def copy_attributes(path, out, home_key):
+    """Extended attributes and access control lists; yields what went wrong. Capabilities stay out, as set-user bits
+    do: a value says nothing of the file it was set for."""
+    for stored_name in map(os.fsencode, os.listxattr(path, follow_symlinks=False)):
+        try:
+            if stored_name.startswith(b"system.posix_acl_"):
+                plain = stored_name, os.getxattr(path, stored_name)
+            else:
+                plain = attribute(home_key, path, stored_name)
+            if plain and plain[0] != b"security.capability":
+                os.setxattr(out, *plain, follow_symlinks=False)
+        except (Refused, OSError) as e:
+            yield e
+
+
 def copy_metadata(out, info):
     if os.geteuid() == 0:
         os.chown(out, info.st_uid, info.st_gid, follow_symlinks=False)
@@ -351,7 +389,7 @@ def copy_tree(home, outdir, home_key, vm):
     for folder, subfolders, files in os.walk(home, onerror=failed.append):
         out_folder = os.path.normpath(os.path.join(outdir, os.path.relpath(folder, home)))
         os.makedirs(out_folder, exist_ok=True)
-        folders.append((out_folder, os.lstat(folder)))
+        folders.append((out_folder, folder, os.lstat(folder)))
         for name in files + [n for n in subfolders if os.path.islink(os.path.join(folder, n))]:
             path, out = os.path.join(folder, name), os.path.join(out_folder, name)
             try:
@@ -368,9 +406,11 @@ def copy_tree(home, outdir, home_key, vm):
                 else:
                     raise Refused(9, f"{path} is a device: left out")
                 copy_metadata(out, info)
+                failed.extend(copy_attributes(path, out, home_key))
             except (Refused, OSError) as e:
                 failed.append(e)
-    for out_folder, info in reversed(folders):  # last, since writing into a folder changes its times
+    for out_folder, folder, info in reversed(folders):  # last, since writing into a folder changes its times
+        failed.extend(copy_attributes(folder, out_folder, home_key))
         copy_metadata(out_folder, info)
         sync_folder(out_folder)
     os.sync()  # owners, modes and times, and the target folder itself

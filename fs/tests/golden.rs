@@ -8,12 +8,14 @@ use cryptfs::descriptor::{Descriptor, State};
 use cryptfs::folder::VmFolder;
 use cryptfs::home::header::{self, Header};
 use cryptfs::home::layout::{self, Stored};
-use cryptfs::home::link;
+use cryptfs::home::{link, xattr};
 use cryptfs::name::Name;
 use cryptfs::safe::{Names, OnKeyLoss, Policy, Safe};
 use cryptfs::seal::{Sealed, Wrap, create};
 use cryptfs::volume::{Geometry, Volume};
-use crypto::{Arena, Argon2Params, Dek, HomeKey, Kek, KeyId, MacKey, Passphrase, Unit, Xts};
+use crypto::{
+    Arena, Argon2Params, Dek, HomeKey, Kek, KeyId, MacKey, Passphrase, SivKey, Unit, Xts,
+};
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -165,6 +167,23 @@ fn the_home_link_holds_the_right_target() {
     assert_eq!(link::encode(b"notes.txt", &mac), stored);
     let text = String::from_utf8(stored).unwrap();
     assert!(document().contains(&text), "{text} is not in docs/format.md");
+}
+
+/// The example of an extended attribute, which no repository can keep.
+#[test]
+fn the_home_attribute_opens_to_the_right_value() {
+    let arena = arena();
+    let (kek, id) = kek(&arena, "golden/1");
+    let safe = Sealed::<Safe>::read(&VmFolder::new(golden("v1")).safe()).unwrap();
+    let (_, home) = safe.open(&kek, &id, &arena).unwrap();
+    let key = SivKey::derive(&home, &arena, xattr::KEY_INFO).unwrap();
+    let nonce = std::array::from_fn(|at| 0xe0 + u8::try_from(at).unwrap());
+    let (name, value, mut room) = (b"user.comment", b"of the golden file", [0; 64]);
+    let mut stored = xattr::seal(name, value, &nonce, &key, &mut room).unwrap().to_vec();
+    assert!(document().contains(&hex::encode(&stored)), "{}", hex::encode(stored));
+    assert_eq!(xattr::open(name, &mut stored, &key), Some(&value[..]));
+    let kept = xattr::StoredName::of(name).unwrap();
+    assert_eq!(kept.as_c_str(), c"user.:ucomment");
 }
 
 fn document() -> String {

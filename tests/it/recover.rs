@@ -1,5 +1,7 @@
 //! tools/recover.py, which shares no code with Coffer, sees what guests and users see.
 
+use rustix::fs::{XattrFlags, getxattr, setxattr};
+use rustix::io::Errno;
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -150,6 +152,15 @@ fn tree(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     found
 }
 
+/// A list that lets the user 1234 read (acl(5); `linux/posix_acl_xattr.h`).
+const ACL: (&str, [u8; 44]) = (
+    "system.posix_acl_access",
+    [
+        2, 0, 0, 0, 1, 0, 6, 0, 255, 255, 255, 255, 2, 0, 4, 0, 0xd2, 4, 0, 0, 4, 0, 4, 0, 255,
+        255, 255, 255, 16, 0, 4, 0, 255, 255, 255, 255, 32, 0, 0, 0, 255, 255, 255, 255,
+    ],
+);
+
 #[test]
 fn its_home_tree_equals_the_mounted_one() {
     needs!(Root, Fuse);
@@ -167,6 +178,13 @@ fn its_home_tree_equals_the_mounted_one() {
     std::os::unix::fs::FileExt::write_all_at(&holes, b"behind a hole", 50_000).unwrap();
     drop(holes);
     symlink("a/f512", home.join("link")).unwrap();
+    let attributes = [("a", "user.folder"), ("a/f1", "user.comment"), ("a/f1", "trusted.note")];
+    for (place, name) in attributes {
+        setxattr(home.join(place), name, b"its value", XattrFlags::empty()).unwrap();
+    }
+    let capability = [1, 0, 0, 2, 0, 0x20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    setxattr(home.join("a/f1"), "security.capability", &capability, XattrFlags::empty()).unwrap();
+    setxattr(home.join("a/f511"), ACL.0, &ACL.1, XattrFlags::empty()).unwrap();
     let seen = tree(&home);
     assert_eq!(seen.len(), 12, "{:?}", seen.keys());
     case.host.coffer(&["vm", "umount", "web01"]).ok();
@@ -177,6 +195,19 @@ fn its_home_tree_equals_the_mounted_one() {
     for (name, content) in &seen {
         assert!(recovered[name] == *content, "{} differs", name.display());
     }
+    let value = |place: &str, name: &str| {
+        let mut room = [0_u8; 100];
+        getxattr(out.join(place), name, &mut room[..]).map(|len| room[..len].to_vec())
+    };
+    for (place, name) in attributes {
+        assert_eq!(value(place, name).unwrap(), b"its value", "{place} {name}");
+    }
+    assert_eq!(value("a/f511", ACL.0).unwrap(), ACL.1);
+    assert_eq!(
+        value("a/f1", "security.capability"),
+        Err(Errno::NODATA),
+        "it says not of which file"
+    );
 }
 
 #[test]

@@ -19,6 +19,7 @@ import uuid
 
 from cryptography.hazmat.primitives import hashes, keywrap
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+from cryptography.hazmat.primitives.ciphers.aead import AESSIV
 from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
@@ -32,6 +33,7 @@ DISKS = {
 }
 NOTES, NONCE = 5000, bytes(range(0xC0, 0xE0))
 LINK_TARGET = b"notes.txt"
+XATTR, XATTR_VALUE, XATTR_NONCE = b"user.comment", b"of the golden file", bytes(range(0xE0, 0xF0))
 PASSPHRASES = {"golden/1": b"golden", "recovery/2": b"golden recovery"}
 
 
@@ -147,6 +149,12 @@ def golden_link():
     return b"coffer1." + tag.hex().encode() + b"." + LINK_TARGET
 
 
+def golden_xattr():
+    """The stored value of an extended attribute: version, nonce, and what AES-SIV makes of it."""
+    sealed = AESSIV(hkdf(HOME_KEY, b"coffer v1 xattr", 64, hashes.SHA512())).encrypt(XATTR_VALUE, [XATTR, XATTR_NONCE])
+    return b"\x01" + XATTR_NONCE + sealed
+
+
 def write_file(path, data):
     with open(path, "wb") as file:
         file.write(data)
@@ -209,6 +217,7 @@ def example():
     print("home header ", stored[:96].hex())
     print("file key    ", file_key(NONCE).hex())
     print("home link   ", golden_link().decode())
+    print("home xattr  ", "user.:u" + XATTR.decode()[5:], golden_xattr().hex())
     print("home data   ", stored[4096:4112].hex(), stored[8192:8208].hex(), "length", len(stored))
 
 
