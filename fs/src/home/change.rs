@@ -66,8 +66,8 @@ impl Home {
     }
 
     fn unlink(&self, parent: u64, name: &OsStr, flags: AtFlags) -> Result<(), HomeError> {
-        let place = self.at(parent, name)?;
-        rustix::fs::unlinkat(&place.parent.fd, &place.name, flags).map_err(HomeError::io("unlink"))
+        let at = self.at(parent, name)?;
+        rustix::fs::unlinkat(&at.parent.fd, at.name, flags).map_err(HomeError::io("unlink"))
     }
 
     /// Renames in one call of the storage, with its flags (`renameat2(2)`).
@@ -79,16 +79,16 @@ impl Home {
     ) -> Result<(), HomeError> {
         let (from, to) = (self.at(from.0, from.1)?, self.at(to.0, to.1)?);
         let flags = RenameFlags::from_bits_retain(flags);
-        rustix::fs::renameat_with(&from.parent.fd, &from.name, &to.parent.fd, &to.name, flags)
+        rustix::fs::renameat_with(&from.parent.fd, from.name, &to.parent.fd, to.name, flags)
             .map_err(HomeError::io("rename"))?;
         // Where these fail, the node is found stale when it is next opened, and looked up again.
         if let Ok(stat) = stat_at(&to) {
-            self.nodes.relocate(&stat, to);
+            self.nodes.relocate(&stat, &to);
         }
         if flags.contains(RenameFlags::EXCHANGE)
             && let Ok(stat) = stat_at(&from)
         {
-            self.nodes.relocate(&stat, from);
+            self.nodes.relocate(&stat, &from);
         }
         Ok(())
     }

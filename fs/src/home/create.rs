@@ -7,10 +7,10 @@
 use super::attributes::{Attributes, permissions};
 use super::error::HomeError;
 use super::link::MAX_TARGET;
-use super::node::{Node, Place};
+use super::node::{At, Node};
 use super::open::{OpenFile, open_node};
-use super::tree::{Home, attributes_of, stat_at};
-use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, RawMode, Uid};
+use super::tree::{Home, stat_at};
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, RawMode, Stat, Uid};
 use rustix::io::Errno;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -61,11 +61,10 @@ impl Home {
         mode: u32,
         caller: Caller,
     ) -> Result<Attributes, HomeError> {
-        let place = self.at(parent, name)?;
-        let mode = mode_in(&place.parent, mode, caller)?;
-        rustix::fs::mkdirat(&place.parent.fd, &place.name, mode.raw())
-            .map_err(HomeError::io("mkdir"))?;
-        self.finish(&place, Some(mode), caller, AtFlags::REMOVEDIR)
+        let at = self.at(parent, name)?;
+        let mode = mode_in(&at.parent, mode, caller)?;
+        rustix::fs::mkdirat(&at.parent.fd, at.name, mode.raw()).map_err(HomeError::io("mkdir"))?;
+        self.finish(&at, Some(mode), caller, AtFlags::REMOVEDIR).map(|(made, _)| made)
     }
 
     /// Makes an empty file, a fifo, a socket or a device.
@@ -77,12 +76,12 @@ impl Home {
         device: u32,
         caller: Caller,
     ) -> Result<Attributes, HomeError> {
-        let place = self.at(parent, name)?;
+        let at = self.at(parent, name)?;
         let kind = FileType::from_raw_mode(mode);
-        let mode = mode_in(&place.parent, mode, caller)?;
-        rustix::fs::mknodat(&place.parent.fd, &place.name, kind, mode.raw(), device.into())
+        let mode = mode_in(&at.parent, mode, caller)?;
+        rustix::fs::mknodat(&at.parent.fd, at.name, kind, mode.raw(), device.into())
             .map_err(HomeError::io("mknod"))?;
-        self.finish(&place, Some(mode), caller, AtFlags::empty())
+        self.finish(&at, Some(mode), caller, AtFlags::empty()).map(|(made, _)| made)
     }
 
     /// Makes a symbolic link; its target is stored with a tag, without which it is not believed.
@@ -96,7 +95,7 @@ impl Home {
         target: &OsStr,
         caller: Caller,
     ) -> Result<Attributes, HomeError> {
-        let place = self.at(parent, name)?;
+        let at = self.at(parent, name)?;
         let target = target.as_bytes();
         if target.is_empty() || target.contains(&0) {
             return Err(HomeError::Invalid("target of a link"));
@@ -105,21 +104,21 @@ impl Home {
             return Err(HomeError::io("symlink")(Errno::NAMETOOLONG));
         }
         let stored = self.keys.seal_link(target);
-        rustix::fs::symlinkat(&stored[..], &place.parent.fd, &place.name)
+        rustix::fs::symlinkat(&stored[..], &at.parent.fd, at.name)
             .map_err(HomeError::io("symlink"))?;
-        self.finish(&place, None, caller, AtFlags::empty())
+        self.finish(&at, None, caller, AtFlags::empty()).map(|(made, _)| made)
     }
 
     /// Gives a node one more name.
     pub(crate) fn link(&self, id: u64, parent: u64, name: &OsStr) -> Result<Attributes, HomeError> {
         let node = self.node(id)?;
-        let place = self.at(parent, name)?;
-        match rustix::fs::linkat(&node.fd, "", &place.parent.fd, &place.name, AtFlags::EMPTY_PATH) {
+        let at = self.at(parent, name)?;
+        match rustix::fs::linkat(&node.fd, "", &at.parent.fd, at.name, AtFlags::EMPTY_PATH) {
             // Without CAP_DAC_READ_SEARCH a descriptor cannot be linked; its name can.
-            Err(Errno::NOENT) => link_by_name(&node, &place)?,
+            Err(Errno::NOENT) => link_by_name(&node, &at)?,
             linked => linked.map_err(HomeError::io("link"))?,
         }
-        self.find(place)
+        self.find(&at)
     }
 
     /// Makes and opens a file; opens it if it exists and need not be new.
@@ -131,24 +130,18 @@ impl Home {
         opening: Opening,
         caller: Caller,
     ) -> Result<(Attributes, Arc<OpenFile>), HomeError> {
-        let place = self.at(parent, name)?;
+        let at = self.at(parent, name)?;
         let flags =
             OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let mode = mode_in(&place.parent, mode, caller)?;
-        match rustix::fs::openat(&place.parent.fd, &place.name, flags, mode.raw()) {
+        let mode = mode_in(&at.parent, mode, caller)?;
+        match rustix::fs::openat(&at.parent.fd, at.name, flags, mode.raw()) {
             Ok(fd) => {
-                let made = self.finish(&place, Some(mode), caller, AtFlags::empty())?;
-                let node = self.node(made.id)?;
-                let opened = match rustix::fs::fstat(&fd) {
-                    Ok(stat) if super::node::key_of(&stat) == node.key => {
-                        self.adopt_file(&node, fd)
-                    }
-                    _ => Err(HomeError::Stale(node.id)),
-                };
+                let (made, node) = self.finish(&at, Some(mode), caller, AtFlags::empty())?;
+                let opened = self.adopt_file(&node, fd);
                 self.or_forget(made, opened)
             }
             Err(Errno::EXIST) if !opening.exclusive => {
-                let found = self.find(place)?;
+                let found = self.find(&at)?;
                 let opened =
                     self.node(found.id).and_then(|node| self.open_file(&node, opening.write));
                 self.or_forget(found, opened)
@@ -175,19 +168,23 @@ impl Home {
     /// Gives a new object to the caller; takes it away when that fails.
     fn finish(
         &self,
-        place: &Place,
+        at: &At<'_>,
         mode: Option<NewMode>,
         caller: Caller,
         removal: AtFlags,
-    ) -> Result<Attributes, HomeError> {
-        let finished = self.find(place.clone()).and_then(|found| {
-            let node = self.node(found.id)?;
-            let owned = own(&node, mode, caller).and_then(|()| attributes_of(&node));
-            self.or_forget(found, owned).map(|(_, attributes)| attributes)
+    ) -> Result<(Attributes, Arc<Node>), HomeError> {
+        let finished = self.pin(at).and_then(|(node, stat)| {
+            match own(&at.parent, &node, stat, mode, caller) {
+                Ok(stat) => Ok((Attributes::of(&node, &stat), node)),
+                Err(error) => {
+                    self.forget(node.id, 1);
+                    Err(error)
+                }
+            }
         });
         if finished.is_err() {
             // The first fault is the one to report.
-            let _ = rustix::fs::unlinkat(&place.parent.fd, &place.name, removal);
+            let _ = rustix::fs::unlinkat(&at.parent.fd, at.name, removal);
         }
         finished
     }
@@ -200,21 +197,23 @@ fn mode_in(folder: &Node, mode: u32, caller: Caller) -> Result<NewMode, HomeErro
     Ok(NewMode { bits: mode & 0o7777 & !hidden, inherits })
 }
 
-/// Sets owner, group and mode of a new object as a local file system would have.
-fn own(node: &Node, mode: Option<NewMode>, caller: Caller) -> Result<(), HomeError> {
-    let place = node.place()?;
-    let folder = rustix::fs::fstat(&place.parent.fd).map_err(HomeError::io("stat of a folder"))?;
-    let gid = if folder.st_mode & SET_GROUP == 0 { caller.gid } else { folder.st_gid };
-    rustix::fs::chownat(
-        &node.fd,
-        "",
-        Some(Uid::from_raw(caller.uid)),
-        Some(Gid::from_raw(gid)),
-        AtFlags::EMPTY_PATH,
-    )
-    .map_err(HomeError::io("chown of a new object"))?;
-    let Some(mode) = mode else { return Ok(()) };
-    let stat = rustix::fs::fstat(&node.fd).map_err(HomeError::io("stat of a new object"))?;
+/// Sets owner, group and mode of a new object as a local file system would have, as far as it has not got them.
+/// Returns what `stat` shows then.
+fn own(
+    folder: &Node,
+    node: &Node,
+    mut stat: Stat,
+    mode: Option<NewMode>,
+    caller: Caller,
+) -> Result<Stat, HomeError> {
+    let gid = if stat.st_gid == caller.gid { caller.gid } else { group_in(folder, caller)? };
+    if (stat.st_uid, stat.st_gid) != (caller.uid, gid) {
+        let (uid, gid) = (Uid::from_raw(caller.uid), Gid::from_raw(gid));
+        rustix::fs::chownat(&node.fd, "", Some(uid), Some(gid), AtFlags::EMPTY_PATH)
+            .map_err(HomeError::io("chown of a new object"))?;
+        stat = stat_of(node)?;
+    }
+    let Some(mode) = mode else { return Ok(stat) };
     // A folder in a folder with this bit got it from the storage. Bits that the umask of this process took away,
     // or the change of the owner, come back here; what the storage made of an inherited list stays.
     let inherited = if node.kind == FileType::Directory { stat.st_mode & SET_GROUP } else { 0 };
@@ -225,8 +224,19 @@ fn own(node: &Node, mode: Option<NewMode>, caller: Caller) -> Result<(), HomeErr
         };
     if u32::from(permissions(&stat)) != wanted {
         set_mode(node, wanted)?;
+        stat = stat_of(node)?;
     }
-    Ok(())
+    Ok(stat)
+}
+
+/// The group of what the caller makes in a folder (inode(7), "the set-group-ID bit").
+fn group_in(folder: &Node, caller: Caller) -> Result<u32, HomeError> {
+    let stat = rustix::fs::fstat(&folder.fd).map_err(HomeError::io("stat of a folder"))?;
+    Ok(if stat.st_mode & SET_GROUP == 0 { caller.gid } else { stat.st_gid })
+}
+
+fn stat_of(node: &Node) -> Result<Stat, HomeError> {
+    rustix::fs::fstat(&node.fd).map_err(HomeError::io("stat of a new object"))
 }
 
 /// Changes the mode of a node. An `O_PATH` descriptor cannot, so folders and files are opened; other kinds must
@@ -245,7 +255,7 @@ pub(super) fn set_mode(node: &Node, mode: u32) -> Result<(), HomeError> {
         FileType::Symlink => return Err(HomeError::NotSupported("the mode of a symbolic link")),
         _ => {
             let place = node.place()?;
-            let stat = stat_at(&place).map_err(HomeError::io("chmod"))?;
+            let stat = stat_at(&place.at()).map_err(HomeError::io("chmod"))?;
             if super::node::key_of(&stat) != node.key {
                 return Err(HomeError::Stale(node.id));
             }
@@ -259,13 +269,13 @@ pub(super) fn open_now(node: &Node) -> Option<Arc<OpenFile>> {
     node.open.lock().unwrap_or_else(std::sync::PoisonError::into_inner).upgrade()
 }
 
-fn link_by_name(node: &Node, to: &Place) -> Result<(), HomeError> {
+fn link_by_name(node: &Node, to: &At<'_>) -> Result<(), HomeError> {
     let from = node.place()?;
-    let stat = stat_at(&from).map_err(|_| HomeError::Stale(node.id))?;
+    let stat = stat_at(&from.at()).map_err(|_| HomeError::Stale(node.id))?;
     if super::node::key_of(&stat) != node.key {
         return Err(HomeError::Stale(node.id));
     }
     let flags = AtFlags::empty();
-    rustix::fs::linkat(&from.parent.fd, &from.name, &to.parent.fd, &to.name, flags)
+    rustix::fs::linkat(&from.parent.fd, &from.name, &to.parent.fd, to.name, flags)
         .map_err(HomeError::io("link"))
 }

@@ -33,12 +33,16 @@ pub(crate) struct HomeFile<S> {
 }
 
 impl<S: Store> HomeFile<S> {
-    /// Reads the length and the header.
+    /// Reads the header; `stored` is the length of the stored file.
     ///
     /// # Errors
     /// A damaged or foreign header is refused here, so no byte of such a file is ever served.
-    pub(crate) fn open(store: S, keys: Arc<HomeKeys>, label: String) -> Result<Self, HomeError> {
-        let stored = store.len().map_err(HomeError::io("length of a file"))?;
+    pub(crate) fn open(
+        store: S,
+        stored: u64,
+        keys: Arc<HomeKeys>,
+        label: String,
+    ) -> Result<Self, HomeError> {
         let file = HomeFile {
             store,
             keys,

@@ -25,7 +25,9 @@ impl Fixture {
 
     fn open(&self) -> Result<HomeFile<FileBacking>, HomeError> {
         let fd = OwnedFd::from(self.raw.try_clone().unwrap());
-        HomeFile::open(FileBacking::new(fd), Arc::clone(&self.keys), "f".into())
+        let store = FileBacking::new(fd);
+        let stored = store.len().unwrap();
+        HomeFile::open(store, stored, Arc::clone(&self.keys), "f".into())
     }
 
     fn stored(&self) -> FileBacking {
@@ -303,7 +305,13 @@ fn faulty(fixture: &Fixture) -> (Arc<FaultyBacking>, HomeFile<Arc<FaultyBacking>
     fixture.stored().read_at(0, &mut image).unwrap();
     *image.last_mut().unwrap() = 7;
     let disk = Arc::new(FaultyBacking::with_image(image));
-    let file = HomeFile::open(Arc::clone(&disk), Arc::clone(&fixture.keys), "f".into()).unwrap();
+    let file = HomeFile::open(
+        Arc::clone(&disk),
+        disk.len().unwrap(),
+        Arc::clone(&fixture.keys),
+        "f".into(),
+    )
+    .unwrap();
     (disk, file)
 }
 
@@ -321,7 +329,13 @@ fn a_sync_that_failed_inside_a_shrink_fails_the_next_sync() {
     for result in [file.sync(true), file.sync(false), file.settle(), file.verdict()] {
         assert!(matches!(result, Err(HomeError::Io { .. })), "{result:?}");
     }
-    let again = HomeFile::open(disk, Arc::clone(&fixture.keys), "f".into()).unwrap();
+    let again = HomeFile::open(
+        Arc::clone(&disk),
+        disk.len().unwrap(),
+        Arc::clone(&fixture.keys),
+        "f".into(),
+    )
+    .unwrap();
     again.sync(true).unwrap();
 }
 

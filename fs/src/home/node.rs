@@ -10,8 +10,9 @@ use super::pressure::Pressure;
 use super::recent::Recent;
 use rustix::fs::{FileType, Stat};
 use std::collections::HashMap;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 use std::time::Duration;
 
@@ -34,6 +35,25 @@ pub(crate) fn key_of(stat: &Stat) -> Key {
 pub(crate) struct Place {
     pub(crate) parent: Arc<Node>,
     pub(crate) name: OsString,
+}
+
+impl Place {
+    pub(crate) fn at(&self) -> At<'_> {
+        At { parent: Arc::clone(&self.parent), name: &self.name }
+    }
+}
+
+/// The same while a request lasts.
+#[derive(Debug, Clone)]
+pub(crate) struct At<'a> {
+    pub(crate) parent: Arc<Node>,
+    pub(crate) name: &'a OsStr,
+}
+
+impl At<'_> {
+    fn keep(&self) -> Place {
+        Place { parent: Arc::clone(&self.parent), name: self.name.to_os_string() }
+    }
 }
 
 /// One inode below the mount.
@@ -75,8 +95,16 @@ impl Node {
         place.clone().ok_or(HomeError::Stale(self.id))
     }
 
-    fn move_to(&self, place: Place) {
-        *self.place.lock().unwrap_or_else(PoisonError::into_inner) = Some(place);
+    fn move_to(&self, at: &At<'_>) {
+        let mut place = self.place.lock().unwrap_or_else(PoisonError::into_inner);
+        let there = place
+            .as_ref()
+            .is_some_and(|place| Arc::ptr_eq(&place.parent, &at.parent) && place.name == at.name);
+        if !there {
+            let before = place.replace(at.keep());
+            drop(place);
+            drop(before);
+        }
     }
 
     /// Last known name, for messages.
@@ -89,10 +117,11 @@ impl Node {
 #[derive(Debug)]
 struct Entry {
     node: Arc<Node>,
-    /// How often the kernel was told of it and has not forgotten it.
-    lookups: u64,
+    /// How often the kernel was told of it and has not forgotten it. Raised under the shared lock of the maps, taken
+    /// down under the exclusive one.
+    lookups: AtomicU64,
     /// When it was last looked up, in lookups.
-    seen: u64,
+    seen: AtomicU64,
 }
 
 impl Entry {
@@ -112,7 +141,7 @@ struct Maps {
     next_foreign: u64,
     next_generation: u64,
     /// Lookups so far.
-    clock: u64,
+    clock: AtomicU64,
 }
 
 /// All nodes that the kernel knows.
@@ -140,18 +169,15 @@ impl Nodes {
     }
 
     /// Counts a lookup of a known inode and notes where it is.
-    pub(crate) fn revisit(&self, stat: &Stat, place: &Place) -> Option<Arc<Node>> {
-        let mut guard = self.write();
-        let maps = &mut *guard;
-        let id = *maps.by_key.get(&key_of(stat))?;
-        let entry = maps.by_id.get_mut(&id)?;
-        entry.lookups += 1;
-        maps.clock += 1;
-        entry.seen = maps.clock;
+    pub(crate) fn revisit(&self, stat: &Stat, at: &At<'_>) -> Option<Arc<Node>> {
+        let maps = self.maps.read().unwrap_or_else(PoisonError::into_inner);
+        let entry = maps.by_id.get(maps.by_key.get(&key_of(stat))?)?;
+        entry.lookups.fetch_add(1, Ordering::Relaxed);
+        entry.seen.store(maps.tick(), Ordering::Relaxed);
         let node = Arc::clone(&entry.node);
-        drop(guard);
+        drop(maps);
         if node.id != ROOT {
-            node.move_to(place.clone());
+            node.move_to(at);
         }
         Some(node)
     }
@@ -161,16 +187,16 @@ impl Nodes {
         &self,
         fd: OwnedFd,
         stat: &Stat,
-        place: Place,
+        at: &At<'_>,
     ) -> Result<Arc<Node>, HomeError> {
-        if let Some(node) = self.revisit(stat, &place) {
+        if let Some(node) = self.revisit(stat, at) {
             return Ok(node);
         }
         let mut maps = self.write();
         if maps.by_key.contains_key(&key_of(stat)) {
             // Another thread was faster.
             drop(maps);
-            return self.visit(fd, stat, place);
+            return self.visit(fd, stat, at);
         }
         let limit = self.pressure.limit();
         if maps.by_id.len() >= limit {
@@ -178,7 +204,7 @@ impl Nodes {
         }
         let plain = stat.st_dev == self.device && stat.st_ino > ROOT && stat.st_ino < FOREIGN;
         let id = if plain { stat.st_ino } else { maps.foreign_id() };
-        let node = maps.insert(id, fd, stat, Some(place));
+        let node = maps.insert(id, fd, stat, Some(at.keep()));
         let count = maps.by_id.len();
         drop(maps);
         self.pressure.grown(count);
@@ -219,9 +245,10 @@ impl Nodes {
     /// only after everything else, because a process may stand in one. All count as just looked up, so that
     /// one that the kernel keeps, by another name for example, is not asked for again and again.
     pub(crate) fn least_used(&self) -> Vec<(u64, OsString)> {
-        let mut guard = self.write();
-        let maps = &mut *guard;
-        let order = |entry: &Entry| (entry.node.kind == FileType::Directory, entry.seen);
+        let maps = self.write();
+        let order = |entry: &Entry| {
+            (entry.node.kind == FileType::Directory, entry.seen.load(Ordering::Relaxed))
+        };
         let idle = maps.by_id.values().filter(|entry| entry.is_idle());
         let mut idle: Vec<_> = idle.map(|entry| (order(entry), entry.node.id)).collect();
         let batch = self.pressure.batch();
@@ -229,29 +256,29 @@ impl Nodes {
             idle.select_nth_unstable(batch);
             idle.truncate(batch);
         }
-        maps.clock += 1;
+        let now = maps.tick();
         let mut names = Vec::with_capacity(idle.len());
         for (_, id) in idle {
-            let Some(entry) = maps.by_id.get_mut(&id) else { continue };
-            entry.seen = maps.clock;
+            let Some(entry) = maps.by_id.get(&id) else { continue };
+            entry.seen.store(now, Ordering::Relaxed);
             names.extend(entry.node.place().ok().map(|place| (place.parent.id, place.name)));
         }
         names
     }
 
     /// Notes that a known inode was moved, without counting a lookup.
-    pub(crate) fn relocate(&self, stat: &Stat, place: Place) {
+    pub(crate) fn relocate(&self, stat: &Stat, at: &At<'_>) {
         let maps = self.maps.read().unwrap_or_else(PoisonError::into_inner);
         let entry = maps.by_key.get(&key_of(stat)).and_then(|id| maps.by_id.get(id));
         if let Some(entry) = entry.filter(|entry| entry.node.id != ROOT) {
-            entry.node.move_to(place);
+            entry.node.move_to(at);
         }
     }
 
     /// Makes up for a lookup that the kernel will forget without having been told of it.
     pub(crate) fn expect_forget(&self, id: u64) {
         if let Some(entry) = self.write().by_id.get_mut(&id) {
-            entry.lookups += 1;
+            *entry.lookups.get_mut() += 1;
         }
     }
 
@@ -259,8 +286,9 @@ impl Nodes {
     pub(crate) fn forget(&self, id: u64, count: u64) {
         let mut maps = self.write();
         let Some(entry) = maps.by_id.get_mut(&id).filter(|_| id != ROOT) else { return };
-        entry.lookups = entry.lookups.saturating_sub(count);
-        if entry.lookups > 0 {
+        let lookups = entry.lookups.get_mut();
+        *lookups = lookups.saturating_sub(count);
+        if *lookups > 0 {
             return;
         }
         let gone = maps.by_id.remove(&id);
@@ -282,6 +310,10 @@ impl Nodes {
 }
 
 impl Maps {
+    fn tick(&self) -> u64 {
+        self.clock.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
     fn foreign_id(&mut self) -> u64 {
         self.next_foreign += 1;
         FOREIGN + self.next_foreign
@@ -300,8 +332,8 @@ impl Maps {
             default_acl: Recent::default(),
         });
         self.by_key.insert(node.key, id);
-        self.clock += 1;
-        let entry = Entry { node: Arc::clone(&node), lookups: 1, seen: self.clock };
+        let seen = self.tick().into();
+        let entry = Entry { node: Arc::clone(&node), lookups: 1.into(), seen };
         self.by_id.insert(id, entry);
         node
     }

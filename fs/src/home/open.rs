@@ -11,7 +11,7 @@ use super::node::{Node, key_of};
 use super::recent::Recent;
 use super::tree::Home;
 use crate::backing::FileBacking;
-use rustix::fs::{FileType, Mode, OFlags};
+use rustix::fs::{FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::{Arc, PoisonError};
@@ -74,32 +74,43 @@ impl Home {
             // Never a second one beside it: two would not know of each other's size and locks.
             return if write && !open.writable { Err(HomeError::ReadOnly) } else { Ok(open) };
         }
-        let (fd, writable) = match open_node(node, OFlags::RDWR) {
+        let ((fd, stat), writable) = match open_file_node(node, OFlags::RDWR) {
             Err(HomeError::Io { source, .. }) if !write && is_read_only(&source) => {
-                (open_node(node, OFlags::RDONLY)?, false)
+                (open_file_node(node, OFlags::RDONLY)?, false)
             }
             opened => (opened?, true),
         };
-        let open = Arc::new(self.wrap(node, fd, writable)?);
+        let open = Arc::new(self.wrap(node, fd, &stat, writable)?);
         *slot = Arc::downgrade(&open);
         Ok(open)
     }
 
-    /// Takes the descriptor of a file just created.
+    /// Takes the descriptor of a file just created, if it is that of the node.
     pub(super) fn adopt_file(&self, node: &Node, fd: OwnedFd) -> Result<Arc<OpenFile>, HomeError> {
+        let stat = rustix::fs::fstat(&fd).map_err(HomeError::io("stat of a file"))?;
+        if key_of(&stat) != node.key {
+            return Err(HomeError::Stale(node.id));
+        }
         let mut slot = node.open.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(open) = slot.upgrade() {
             // Another request found the new name first.
             return if open.writable { Ok(open) } else { Err(HomeError::ReadOnly) };
         }
-        let open = Arc::new(self.wrap(node, fd, true)?);
+        let open = Arc::new(self.wrap(node, fd, &stat, true)?);
         *slot = Arc::downgrade(&open);
         Ok(open)
     }
 
-    fn wrap(&self, node: &Node, fd: OwnedFd, writable: bool) -> Result<OpenFile, HomeError> {
+    fn wrap(
+        &self,
+        node: &Node,
+        fd: OwnedFd,
+        stat: &Stat,
+        writable: bool,
+    ) -> Result<OpenFile, HomeError> {
+        let stored = u64::try_from(stat.st_size).unwrap_or(0);
         let store = FileBacking::new(fd);
-        let file = HomeFile::open(store, Arc::clone(&self.keys), node.label())?;
+        let file = HomeFile::open(store, stored, Arc::clone(&self.keys), node.label())?;
         Ok(OpenFile { file, writable, harmless: Recent::default() })
     }
 }
@@ -111,6 +122,11 @@ pub(super) fn open_node(node: &Node, access: OFlags) -> Result<OwnedFd, HomeErro
         let opened = rustix::fs::openat(&node.fd, ".", flags, Mode::empty());
         return opened.map_err(HomeError::io("open of a folder"));
     }
+    open_file_node(node, access).map(|(fd, _)| fd)
+}
+
+/// A real descriptor for a regular file, and what `stat` shows of it.
+fn open_file_node(node: &Node, access: OFlags) -> Result<(OwnedFd, Stat), HomeError> {
     let place = node.place()?;
     let fd = match rustix::fs::openat(&place.parent.fd, &place.name, access | GUARDS, Mode::empty())
     {
@@ -121,7 +137,7 @@ pub(super) fn open_node(node: &Node, access: OFlags) -> Result<OwnedFd, HomeErro
     if key_of(&stat) != node.key {
         return Err(HomeError::Stale(node.id));
     }
-    Ok(fd)
+    Ok((fd, stat))
 }
 
 fn is_read_only(error: &std::io::Error) -> bool {

@@ -8,7 +8,7 @@ use super::attributes::Attributes;
 use super::error::HomeError;
 use super::folder::Folder;
 use super::keys::HomeKeys;
-use super::node::{Node, Nodes, Place};
+use super::node::{At, Node, Nodes};
 use super::open::open_node;
 use super::pressure::Pressure;
 use crypto::{Arena, HomeKey};
@@ -61,29 +61,34 @@ impl Home {
     }
 
     /// The folder `parent` and a name in it.
-    pub(super) fn at(&self, parent: u64, name: &OsStr) -> Result<Place, HomeError> {
+    pub(super) fn at<'a>(&self, parent: u64, name: &'a OsStr) -> Result<At<'a>, HomeError> {
         let name = component(name)?;
-        Ok(Place { parent: self.node(parent)?, name: name.to_os_string() })
+        Ok(At { parent: self.node(parent)?, name })
     }
 
     /// Finds a name; counts as a lookup.
     pub(crate) fn lookup(&self, parent: u64, name: &OsStr) -> Result<Attributes, HomeError> {
-        self.find(self.at(parent, name)?)
+        self.find(&self.at(parent, name)?)
     }
 
-    pub(super) fn find(&self, place: Place) -> Result<Attributes, HomeError> {
+    pub(super) fn find(&self, at: &At<'_>) -> Result<Attributes, HomeError> {
         // Most lookups are of nodes whose time in the kernel's cache ran out: one call tells.
-        let stat = stat_at(&place).map_err(HomeError::io("lookup"))?;
-        if let Some(node) = self.nodes.revisit(&stat, &place) {
+        let stat = stat_at(at).map_err(HomeError::io("lookup"))?;
+        if let Some(node) = self.nodes.revisit(&stat, at) {
             return Ok(Attributes::of(&node, &stat));
         }
+        let (node, stat) = self.pin(at)?;
+        Ok(Attributes::of(&node, &stat))
+    }
+
+    /// The node of a name that is probably not known yet; counts as a lookup.
+    pub(super) fn pin(&self, at: &At<'_>) -> Result<(Arc<Node>, Stat), HomeError> {
         self.nodes.brake();
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let fd = rustix::fs::openat(&place.parent.fd, &place.name, flags, Mode::empty())
+        let fd = rustix::fs::openat(&at.parent.fd, at.name, flags, Mode::empty())
             .map_err(HomeError::io("lookup"))?;
         let stat = rustix::fs::fstat(&fd).map_err(HomeError::io("lookup"))?;
-        let node = self.nodes.visit(fd, &stat, place)?;
-        Ok(Attributes::of(&node, &stat))
+        Ok((self.nodes.visit(fd, &stat, at)?, stat))
     }
 
     /// What kind of object a name is; not a lookup.
@@ -142,8 +147,8 @@ pub(super) fn attributes_of(node: &Node) -> Result<Attributes, HomeError> {
     Ok(Attributes::of(node, &stat))
 }
 
-pub(super) fn stat_at(place: &Place) -> Result<Stat, Errno> {
-    rustix::fs::statat(&place.parent.fd, &place.name, AtFlags::SYMLINK_NOFOLLOW)
+pub(super) fn stat_at(at: &At<'_>) -> Result<Stat, Errno> {
+    rustix::fs::statat(&at.parent.fd, at.name, AtFlags::SYMLINK_NOFOLLOW)
 }
 
 /// A name of exactly one component.

@@ -1,6 +1,7 @@
 //! What a crash may show: nothing but bytes that were in the file since the last sync.
 
 use super::disk::Disk;
+use crate::backing::Backing;
 use crate::home::error::HomeError;
 use crate::home::file::HomeFile;
 use crate::home::keys::HomeKeys;
@@ -57,7 +58,12 @@ pub(super) fn judge(
     grow_by: u64,
 ) -> Option<Vec<u8>> {
     let disk = Disk::of(image.to_vec());
-    let file = match HomeFile::open(Arc::clone(&disk), Arc::clone(keys), "model".into()) {
+    let file = match HomeFile::open(
+        Arc::clone(&disk),
+        disk.len().unwrap(),
+        Arc::clone(keys),
+        "model".into(),
+    ) {
         Ok(file) => file,
         Err(HomeError::Damaged { .. }) if !header_was_synced => return None,
         Err(error) => panic!("the file does not open after a crash: {error}"),

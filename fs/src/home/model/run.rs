@@ -3,6 +3,7 @@
 use super::Dice;
 use super::check::{Window, carrier_is_sound, content, judge, live_is_sound};
 use super::disk::Disk;
+use crate::backing::Backing;
 use crate::home::file::HomeFile;
 use crate::home::keys::HomeKeys;
 use crate::home::space::Zeroing;
@@ -46,7 +47,13 @@ struct Life {
 impl Life {
     fn new(keys: &Arc<HomeKeys>, image: Vec<u8>, content: Vec<u8>, dice: Dice) -> Life {
         let disk = Disk::of(image.clone());
-        let file = HomeFile::open(Arc::clone(&disk), Arc::clone(keys), "model".into()).unwrap();
+        let file = HomeFile::open(
+            Arc::clone(&disk),
+            disk.len().unwrap(),
+            Arc::clone(keys),
+            "model".into(),
+        )
+        .unwrap();
         let keys = Arc::clone(keys);
         Life {
             keys,
