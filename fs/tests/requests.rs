@@ -42,6 +42,9 @@ fn the_kernel_asks_no_more_than_it_must() {
         writes_are_not_preceded_by_questions(&mount, caching);
         names_are_believed(&mount, caching);
         content_is_kept(&mount, caching);
+        closing_what_was_read_is_not_told(&mount, caching);
+        missing_names_are_believed(&mount, caching);
+        listings_are_kept_until_a_name_changes(&mount, caching);
         mount.unmount();
     }
 }
@@ -81,4 +84,52 @@ fn content_is_kept(mount: &Mounted, caching: Caching) {
     if caching == Caching::Exclusive {
         assert_eq!(requests("read"), 0, "what was read is read again");
     }
+}
+
+fn closing_what_was_read_is_not_told(mount: &Mounted, caching: Caching) {
+    log::clear();
+    for _ in 0..10 {
+        drop(File::open(mount.at("f")).unwrap());
+    }
+    // With collected writes the kernel tells always.
+    let expected = if caching == Caching::Shared { 0 } else { 10 };
+    assert_eq!(requests("flush"), expected);
+}
+
+fn missing_names_are_believed(mount: &Mounted, caching: Caching) {
+    log::clear();
+    for _ in 0..10 {
+        assert!(!mount.at("later").exists());
+    }
+    let expected = if caching == Caching::Shared { 10 } else { 1 };
+    assert_eq!(requests("lookup"), expected, "{caching:?}");
+    fs::write(mount.at("later"), b"x").unwrap();
+    assert!(mount.at("later").exists());
+    fs::rename(mount.at("later"), mount.at("new")).unwrap();
+    assert!(!mount.at("later").exists() && mount.at("new").exists());
+    fs::remove_file(mount.at("new")).unwrap();
+    assert!(!mount.at("new").exists());
+}
+
+fn listings_are_kept_until_a_name_changes(mount: &Mounted, caching: Caching) {
+    let list = || {
+        let names = fs::read_dir(mount.path()).unwrap();
+        let mut names: Vec<_> = names.map(|entry| entry.unwrap().file_name()).collect();
+        names.sort();
+        names
+    };
+    assert_eq!(list(), ["f"]);
+    log::clear();
+    for _ in 0..10 {
+        assert_eq!(list(), ["f"]);
+    }
+    let asked = requests("readdir") + requests("readdirplus");
+    assert!(
+        caching == Caching::Shared || asked == 0,
+        "{asked} questions for a listing that is known"
+    );
+    fs::write(mount.at("g"), b"x").unwrap();
+    assert_eq!(list(), ["f", "g"]);
+    fs::remove_file(mount.at("g")).unwrap();
+    assert_eq!(list(), ["f"]);
 }

@@ -20,11 +20,13 @@ pub(super) struct Door {
     pub(super) files: Handles<OpenFile>,
     pub(super) folders: Handles<Folder>,
     pub(super) caching: Caching,
+    /// Direct I/O goes past the kernel's cache. Where the kernel cannot keep both in step, it does not.
+    pub(super) bypasses: bool,
 }
 
 impl Door {
     pub(super) fn new(home: Home, caching: Caching) -> Door {
-        Door { home, files: Handles::new(), folders: Handles::new(), caching }
+        Door { home, files: Handles::new(), folders: Handles::new(), caching, bypasses: false }
     }
 
     /// Serves one request.
@@ -64,7 +66,13 @@ impl Door {
     ) -> Result<Answer<'static>, Refusal> {
         let home = &self.home;
         let found = match *asked {
-            OnName::Lookup => home.lookup(folder, name)?,
+            OnName::Lookup => match home.lookup(folder, name) {
+                // Nobody else makes names: the kernel knows itself when there is one.
+                Err(error) if self.caching == Caching::Exclusive && error.is_not_found() => {
+                    return Ok(Answer::Absent(self.caching.ttl()));
+                }
+                found => found?,
+            },
             OnName::MakeNode { mode, device } => {
                 home.make_node(folder, name, mode, device, caller)?
             }
@@ -94,7 +102,7 @@ impl Door {
             OnNode::Open { flags } => Answer::Opened(self.open_file(id, *flags, caller)?),
             OnNode::OpenFolder => {
                 let handle = self.folders.insert(self.home.open_folder(id)?.into())?;
-                Answer::Opened(Opened { handle, keep: false })
+                Answer::Opened(Opened { handle, cache: self.kept(), flush: true })
             }
             OnNode::Space => Answer::Space(self.home.space(id)?),
             OnNode::Access => return Err(Refusal::Always(NO_ACCESS_CHECK)),

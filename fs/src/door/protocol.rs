@@ -140,6 +140,8 @@ pub(super) enum Answer<'a> {
     Done,
     /// A node that was looked up or made, and how long that may be believed.
     Entry(Attributes, Duration),
+    /// There is no such name, and how long that may be believed.
+    Absent(Duration),
     Attributes(Attributes, Duration),
     Opened(Opened),
     Created(Attributes, Duration, Opened),
@@ -157,8 +159,20 @@ pub(super) enum Answer<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Opened {
     pub(super) handle: u64,
-    /// What the kernel has of its content is still so.
-    pub(super) keep: bool,
+    pub(super) cache: Cache,
+    /// The kernel is to tell when a descriptor of it is closed (`FUSE_FLUSH`).
+    pub(super) flush: bool,
+}
+
+/// What the kernel does with the content of an open file or folder in its cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Cache {
+    /// Drops what it has, and caches from now on. Of a folder, it caches nothing.
+    Renew,
+    /// Keeps what it has.
+    Keep,
+    /// Goes past the cache, and writes what overlaps nothing in parallel.
+    Bypass,
 }
 
 /// One name of a listing.

@@ -4,7 +4,7 @@
 
 use super::errno::refuse;
 use super::operations::Door;
-use super::protocol::{Answer, Entry, NewAttributes, Opened, Reply, Write};
+use super::protocol::{Answer, Cache, Entry, NewAttributes, Opened, Reply, Write};
 use super::settings::Caching;
 use crate::home::{
     Attributes, Caller, Changes, HomeError, Listed, OpenFile, Opening, Zeroing, copy,
@@ -59,7 +59,7 @@ impl Door {
         if truncates {
             open.resize(0, caller)?;
         }
-        self.opened(open)
+        self.opened(open, flags)
     }
 
     pub(super) fn create_file(
@@ -80,7 +80,7 @@ impl Door {
             if flags.contains(OFlags::TRUNC) && open.file.size() > 0 {
                 open.resize(0, caller)?;
             }
-            self.opened(Arc::clone(&open))
+            self.opened(Arc::clone(&open), flags)
         };
         match finish() {
             Ok(opened) => Ok(Answer::Created(made, self.caching.ttl(), opened)),
@@ -92,10 +92,19 @@ impl Door {
         }
     }
 
-    fn opened(&self, open: Arc<OpenFile>) -> Result<Opened, HomeError> {
-        // Alone, nobody changed what is cached since the file was closed.
-        let keep = self.caching == Caching::Exclusive;
-        Ok(Opened { handle: self.files.insert(open)?, keep })
+    fn opened(&self, open: Arc<OpenFile>, flags: OFlags) -> Result<Opened, HomeError> {
+        let bypass = self.bypasses && flags.contains(OFlags::DIRECT);
+        let cache = if bypass { Cache::Bypass } else { self.kept() };
+        // Who only reads has no writes of which the storage would tell when it is closed.
+        Ok(Opened { handle: self.files.insert(open)?, cache, flush: writes(flags) })
+    }
+
+    /// What the kernel does with what it had cached when something is opened: alone, nobody changed it meanwhile.
+    pub(super) fn kept(&self) -> Cache {
+        match self.caching {
+            Caching::Shared => Cache::Renew,
+            Caching::Exclusive => Cache::Keep,
+        }
     }
 
     pub(super) fn write_file(&self, handle: u64, write: &Write<'_>) -> Result<u32, HomeError> {
@@ -208,11 +217,7 @@ impl Door {
                     full
                 }
                 // Removed meanwhile.
-                Err(HomeError::Io { source, .. })
-                    if source.kind() == std::io::ErrorKind::NotFound =>
-                {
-                    return Ok(false);
-                }
+                Err(error) if error.is_not_found() => return Ok(false),
                 // The name exists: it must not end the listing, nor be missing from it.
                 Err(error) => {
                     refuse("readdirplus", &error);

@@ -98,6 +98,11 @@ pub enum HomeError {
 }
 
 impl HomeError {
+    /// There is no such name.
+    pub(crate) fn is_not_found(&self) -> bool {
+        matches!(self, HomeError::Io { source, .. } if source.kind() == io::ErrorKind::NotFound)
+    }
+
     /// Says what was being done when the storage failed; for `map_err`.
     pub(crate) fn io<E: Into<io::Error>>(doing: &'static str) -> impl FnOnce(E) -> HomeError {
         move |source| HomeError::Io { doing, source: source.into() }

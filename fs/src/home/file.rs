@@ -15,6 +15,7 @@ use super::store::Store;
 use super::tail::Tail;
 use crate::flush::Flusher;
 use crypto::Xts;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 /// An open home file, shared by all its handles.
@@ -30,6 +31,8 @@ pub(crate) struct HomeFile<S> {
     /// All syncs go through it: handles share the descriptor, and the system tells a descriptor of a lost
     /// write only once.
     flusher: Flusher,
+    /// Changed since the storage was last asked for late faults.
+    unsettled: AtomicBool,
 }
 
 impl<S: Store> HomeFile<S> {
@@ -51,6 +54,7 @@ impl<S: Store> HomeFile<S> {
             ranges: RangeLock::new(),
             tail: RwLock::new(Tail::of(stored)),
             flusher: Flusher::default(),
+            unsettled: AtomicBool::new(false),
         };
         file.load_header(stored)?;
         Ok(file)
@@ -143,12 +147,20 @@ impl<S: Store> HomeFile<S> {
 
     /// What closing a handle asks for: late faults of a network storage are reported here.
     pub(crate) fn settle(&self) -> Result<(), HomeError> {
+        if !self.unsettled.swap(false, Ordering::Acquire) {
+            return self.verdict();
+        }
         self.flusher.ask(|| self.store.settle()).map_err(HomeError::io("flush of a file"))
     }
 
     /// The failure of an earlier sync, for those who close the file and cannot be told later.
     pub(super) fn verdict(&self) -> Result<(), HomeError> {
         self.flusher.verdict().map_err(HomeError::io("sync of a file"))
+    }
+
+    /// Notes that the stored file was changed; after the change, so that it is not settled before.
+    pub(super) fn changed(&self) {
+        self.unsettled.store(true, Ordering::Release);
     }
 
     pub(super) fn shared(&self) -> RwLockReadGuard<'_, Tail> {
@@ -204,7 +216,9 @@ impl<S: Store> HomeFile<S> {
                     &mut out[from..from + plain.len()],
                 )?;
             }
-            self.store.write_at(HEADER + span.from, out).map_err(HomeError::io("write to a file"))
+            let written = self.store.write_at(HEADER + span.from, out);
+            self.changed();
+            written.map_err(HomeError::io("write to a file"))
         })
     }
 

@@ -93,6 +93,7 @@ impl<S: Store> HomeFile<S> {
             Zeroing::Punch => self.store.punch(start, len),
             Zeroing::Keep => self.store.zero_range(start, len),
         };
+        self.changed();
         match zeroed {
             Err(error) if error.kind() == io::ErrorKind::Unsupported => {
                 Err(HomeError::NotSupported("holes on this storage"))
@@ -115,7 +116,9 @@ impl<S: Store> HomeFile<S> {
             let to = in_memory(end.min(sector + SECTOR) - sector);
             bytes[from..to].fill(0);
             cipher.encrypt(sector / SECTOR, bytes)?;
-            self.store.write_at(HEADER + sector, bytes).map_err(HomeError::io("write to a file"))
+            let written = self.store.write_at(HEADER + sector, bytes);
+            self.changed();
+            written.map_err(HomeError::io("write to a file"))
         })
     }
 

@@ -214,7 +214,9 @@ impl<S: Store> HomeFile<S> {
             cipher.encrypt(start / SECTOR, unit)?;
             let at = HEADER + start + from as u64;
             let doing = "write of the last unit of a file";
-            self.store.write_at(at, &bytes[from..to]).map_err(HomeError::io(doing))?;
+            let written = self.store.write_at(at, &bytes[from..to]);
+            self.changed();
+            written.map_err(HomeError::io(doing))?;
             Ok(zeroed)
         })
     }
@@ -224,7 +226,9 @@ impl<S: Store> HomeFile<S> {
     }
 
     fn set_len(&self, stored: u64) -> Result<(), HomeError> {
-        self.store.set_len(stored).map_err(HomeError::io("change of a file's length"))
+        let set = self.store.set_len(stored);
+        self.changed();
+        set.map_err(HomeError::io("change of a file's length"))
     }
 
     fn reads_as_zero(&self, mut at: u64, end: u64) -> Result<bool, HomeError> {

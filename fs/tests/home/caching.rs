@@ -1,5 +1,6 @@
 //! A mount that nobody else changes: the kernel collects writes and keeps what it knows.
 
+use super::data::map;
 use super::mounted::{Store, pattern};
 use cryptfs::door::Caching;
 use rustix::fs::{SeekFrom, seek};
@@ -83,4 +84,42 @@ fn times_that_were_set_survive_collected_writes() {
     let shown = fs::metadata(mount.at("f")).unwrap();
     assert_eq!((shown.mtime(), shown.mtime_nsec(), shown.len()), (1_000_000_000, 5, 5000));
     mount.unmount();
+}
+
+/// Memory that direct I/O takes.
+fn aligned(bytes: &mut [u8], len: usize) -> &mut [u8] {
+    let skip = bytes.as_ptr().align_offset(4096);
+    &mut bytes[skip..skip + len]
+}
+
+#[test]
+fn direct_io_and_the_cache_see_each_other() {
+    for caching in [Caching::Shared, Caching::Exclusive] {
+        let store = Store::new();
+        let Some(mount) = store.mount_as(caching) else { return };
+        let mut options = OpenOptions::new();
+        let cached = options.read(true).write(true).create(true).truncate(false);
+        let cached = cached.open(mount.at("f")).unwrap();
+        cached.write_all_at(&pattern(16_384), 0).unwrap();
+        let mut options = OpenOptions::new();
+        let direct = options.read(true).write(true).custom_flags(libc::O_DIRECT);
+        let direct = direct.open(mount.at("f")).unwrap();
+        let mut memory = vec![0; 12_288];
+        direct.read_exact_at(aligned(&mut memory, 8192), 4096).unwrap();
+        assert!(aligned(&mut memory, 8192) == &pattern(16_384)[4096..12_288], "{caching:?}");
+        map(&cached, 16_384, |map| {
+            assert_eq!(map[8192], pattern(16_384)[8192]);
+            aligned(&mut memory, 4096).fill(0xee);
+            direct.write_all_at(aligned(&mut memory, 4096), 8192).unwrap();
+            assert_eq!((map[8191], map[8192], map[12_287]), (pattern(16_384)[8191], 0xee, 0xee));
+            map[8192] = 7;
+            direct.read_exact_at(aligned(&mut memory, 4096), 8192).unwrap();
+            assert_eq!(aligned(&mut memory, 4096)[..2], [7, 0xee], "{caching:?}");
+        });
+        // Beyond the end it grows the file, and it may be opened as the first and only.
+        direct.write_all_at(aligned(&mut memory, 4096), 16_384).unwrap();
+        assert_eq!(cached.metadata().unwrap().len(), 20_480);
+        drop((cached, direct));
+        mount.unmount();
+    }
 }

@@ -31,7 +31,7 @@ pub(super) fn file_attr(attributes: &Attributes) -> FileAttr {
     }
 }
 
-/// Attributes of `.` and `..` in a listing, of which the kernel takes only number and kind.
+/// Attributes of which the kernel takes only number and kind: of `.` and `..` in a listing, and of no node at all.
 pub(super) fn dot_attr(inode: u64) -> FileAttr {
     number_and_kind(inode, FileType::Directory)
 }

@@ -22,7 +22,7 @@ const MAX_BACKGROUND: u16 = 64;
 /// Left out on purpose: `SETXATTR_EXT`, `OVER_IO_URING`, `ALLOW_IDMAP`, `SECURITY_CTX` and `CREATE_SUPP_GROUP`, which
 /// this version of the transport accepts and does not honour; `EXPORT_SUPPORT`, so that `.` and `..` are never looked
 /// up; `FLOCK_LOCKS` and `POSIX_LOCKS`, so that locks are the kernel's own, among the processes of this host.
-const WANTED: [InitFlags; 11] = [
+const WANTED: [InitFlags; 12] = [
     InitFlags::FUSE_ASYNC_READ,
     InitFlags::FUSE_ASYNC_DIO,
     InitFlags::FUSE_PARALLEL_DIROPS,
@@ -31,10 +31,14 @@ const WANTED: [InitFlags; 11] = [
     InitFlags::FUSE_ATOMIC_O_TRUNC,
     InitFlags::FUSE_CACHE_SYMLINKS,
     InitFlags::FUSE_ABORT_ERROR,
+    COHERENT,
     InitFlags::FUSE_POSIX_ACL,
     InitFlags::FUSE_DONT_MASK,
     InitFlags::FUSE_HANDLE_KILLPRIV_V2,
 ];
+
+/// Direct I/O may be parallel: the kernel keeps it in step with what else it caches of the file, maps included.
+const COHERENT: InitFlags = InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP;
 
 /// With others at the storage: content is dropped when size or time of a file are not what the kernel knew.
 const SHARED: InitFlags = InitFlags::FUSE_AUTO_INVAL_DATA;
@@ -43,8 +47,8 @@ const SHARED: InitFlags = InitFlags::FUSE_AUTO_INVAL_DATA;
 /// for writing only is read, too, and the flags of a write are nobody's.
 const EXCLUSIVE: InitFlags = InitFlags::FUSE_WRITEBACK_CACHE;
 
-/// Sets up the connection.
-pub(in crate::door) fn negotiate(config: &mut KernelConfig, caching: Caching) {
+/// Sets up the connection, and says whether direct I/O may bypass the kernel's cache.
+pub(in crate::door) fn negotiate(config: &mut KernelConfig, caching: Caching) -> bool {
     let mode = match caching {
         Caching::Shared => SHARED,
         Caching::Exclusive => EXCLUSIVE,
@@ -58,4 +62,5 @@ pub(in crate::door) fn negotiate(config: &mut KernelConfig, caching: Caching) {
     let _ = config.set_max_write(MAX_WRITE);
     let _ = config.set_max_readahead(MAX_WRITE);
     let _ = config.set_max_background(MAX_BACKGROUND);
+    config.capabilities().contains(COHERENT)
 }

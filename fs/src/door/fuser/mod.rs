@@ -50,7 +50,7 @@ impl Door {
 
 impl Filesystem for Door {
     fn init(&mut self, _: &Header, config: &mut KernelConfig) -> io::Result<()> {
-        init::negotiate(config, self.caching);
+        self.bypasses = init::negotiate(config, self.caching);
         Ok(())
     }
 

@@ -4,7 +4,7 @@
 //! operations; the kernel gets an error then, and no program waits for ever.
 
 use super::attr::{dot_attr, file_attr, file_type, unknown_attr};
-use crate::door::protocol::{Answer, Entry, Opened, Reply};
+use crate::door::protocol::{Answer, Cache, Entry, Opened, Reply};
 use fuser::{
     FileHandle, FopenFlags, Generation, INodeNo, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory,
     ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen, ReplyPoll,
@@ -22,7 +22,13 @@ fn number(errno: Errno) -> fuser::Errno {
 }
 
 fn flags(opened: Opened) -> FopenFlags {
-    if opened.keep { FopenFlags::FOPEN_KEEP_CACHE } else { FopenFlags::empty() }
+    let cache = match opened.cache {
+        Cache::Renew => FopenFlags::empty(),
+        // Of a folder, the first is what it takes to cache it at all.
+        Cache::Keep => FopenFlags::FOPEN_CACHE_DIR | FopenFlags::FOPEN_KEEP_CACHE,
+        Cache::Bypass => FopenFlags::FOPEN_DIRECT_IO | FopenFlags::FOPEN_PARALLEL_DIRECT_WRITES,
+    };
+    if opened.flush { cache } else { cache | FopenFlags::FOPEN_NOFLUSH }
 }
 
 /// `reply!(Type, pattern => what to do with the reply)`.
@@ -41,9 +47,6 @@ macro_rules! reply {
 }
 
 reply!(ReplyEmpty, Answer::Done => |self| self.ok());
-reply!(ReplyEntry, Answer::Entry(found, ttl) => |self| {
-    self.entry(&ttl, &file_attr(&found), Generation(found.generation));
-});
 reply!(ReplyAttr, Answer::Attributes(found, ttl) => |self| self.attr(&ttl, &file_attr(&found)));
 reply!(ReplyOpen, Answer::Opened(opened) => |self| {
     self.opened(FileHandle(opened.handle), flags(opened));
@@ -70,6 +73,20 @@ reply!(ReplyStatfs, Answer::Space(space) => |self| {
         small(space.f_frsize),
     );
 });
+
+impl Reply for ReplyEntry {
+    fn send(self, answer: Result<Answer<'_>, Errno>) {
+        match answer {
+            Ok(Answer::Entry(found, ttl)) => {
+                self.entry(&ttl, &file_attr(&found), Generation(found.generation));
+            }
+            // The number 0 says so, and the kernel remembers it.
+            Ok(Answer::Absent(ttl)) => self.entry(&ttl, &dot_attr(0), Generation(0)),
+            Ok(_) => self.error(fuser::Errno::EIO),
+            Err(errno) => self.error(number(errno)),
+        }
+    }
+}
 
 impl Reply for ReplyXattr {
     fn send(self, answer: Result<Answer<'_>, Errno>) {
