@@ -17,10 +17,6 @@ pub(super) const NO_IOCTL: Errno = Errno::NOTTY;
 /// Answer to `poll`. The kernel then asks no more, and takes files as ready at any time, which they are.
 pub(super) const ALWAYS_READY: Errno = Errno::NOSYS;
 
-/// Answer to a search for holes that cannot be given. The kernel then asks no more, and takes a file for one
-/// piece of data.
-pub(super) const ALL_IS_DATA: Errno = Errno::NOSYS;
-
 /// Why a request is not done.
 #[derive(Debug)]
 pub(super) enum Refusal {

@@ -8,6 +8,7 @@
 mod errno;
 mod fuser;
 mod handles;
+mod holes;
 mod operations;
 mod protocol;
 mod requests;
@@ -49,15 +50,19 @@ pub fn serve(home: Home, fuse: OwnedFd, settings: Settings) -> io::Result<HomeSe
     config.n_threads = Some(settings.threads.clamp(1, MAX_THREADS));
     config.clone_fd = true;
     let nodes = home.nodes();
-    let session =
-        Session::from_fd(Door::new(home, settings.caching), fuse, SessionACL::All, config)?;
+    let (searches, queue) = (settings.caching == Caching::Exclusive).then(holes::queue).unzip();
+    let door = Door::new(home, settings.caching, searches);
+    let session = Session::from_fd(door, fuse, SessionACL::All, config)?;
+    let searcher = queue.map(|queue| queue.start(session.notifier())).transpose()?;
     let shedder = shed::start(Arc::clone(&nodes), session.notifier())?;
     let served = Arc::clone(&nodes);
     let run = move || {
         let ended = session.run();
         served.end();
-        // It holds nodes and the device, and only ends.
-        let _ = shedder.join();
+        // They hold nodes and the device, and only end.
+        for helper in [Some(shedder), searcher].into_iter().flatten() {
+            let _ = helper.join();
+        }
         ended
     };
     let session = Builder::new().name("home".into()).spawn(run);

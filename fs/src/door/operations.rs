@@ -3,13 +3,15 @@
 //! Owns the dispatch and what the kernel has open; what a request means is in `requests` and in the home. Must not
 //! know the transport.
 
-use super::errno::{ALL_IS_DATA, ALWAYS_READY, NO_ACCESS_CHECK, NO_IOCTL, Refusal, refuse};
+use super::errno::{ALWAYS_READY, NO_ACCESS_CHECK, NO_IOCTL, Refusal, refuse};
 use super::handles::Handles;
+use super::holes::{Search, Searches};
 use super::protocol::{
     Answer, OnFile, OnFolder, OnName, OnNode, OnXattr, Opened, Operation, Reply, Request,
 };
+use super::requests::search;
 use super::settings::Caching;
-use crate::home::{Caller, Folder, Home, OpenFile};
+use crate::home::{Caller, Folder, Handle, Home, HomeError};
 use rustix::io::Errno;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -17,16 +19,25 @@ use std::os::unix::ffi::OsStrExt;
 /// A home and what the kernel has open of it.
 pub(super) struct Door {
     pub(super) home: Home,
-    pub(super) files: Handles<OpenFile>,
+    pub(super) files: Handles<Handle>,
     pub(super) folders: Handles<Folder>,
     pub(super) caching: Caching,
+    /// For files of which the kernel may hold writes; none where it holds none.
+    searches: Option<Searches>,
     /// Direct I/O goes past the kernel's cache. Where the kernel cannot keep both in step, it does not.
     pub(super) bypasses: bool,
 }
 
 impl Door {
-    pub(super) fn new(home: Home, caching: Caching) -> Door {
-        Door { home, files: Handles::new(), folders: Handles::new(), caching, bypasses: false }
+    pub(super) fn new(home: Home, caching: Caching, searches: Option<Searches>) -> Door {
+        Door {
+            home,
+            files: Handles::new(),
+            folders: Handles::new(),
+            caching,
+            searches,
+            bypasses: false,
+        }
     }
 
     /// Serves one request.
@@ -49,6 +60,9 @@ impl Door {
             Operation::Xattr(asked) => self.on_xattr(id, asked, caller, reply),
             Operation::File(handle, OnFile::Read { at, len }) => {
                 self.read_file(*handle, *at, *len, reply);
+            }
+            Operation::File(handle, OnFile::Seek { at, whence }) => {
+                self.seek(id, *handle, (*at, *whence), reply);
             }
             Operation::File(handle, asked) => {
                 finish(label, self.on_file(*handle, asked, caller), reply);
@@ -129,17 +143,12 @@ impl Door {
             OnFile::Allocate { at, len, mode } => {
                 self.allocate(handle, (*at, *len), *mode, caller).map(|()| Answer::Done)?
             }
-            // The kernel does not write what it collected before it asks, and would take fresh data for a hole.
-            OnFile::Seek { .. } if self.caching == Caching::Exclusive => {
-                return Err(Refusal::Always(ALL_IS_DATA));
-            }
-            OnFile::Seek { at, whence } => Answer::Offset(self.seek(handle, *at, *whence)?),
             OnFile::Copy { at, handle: to, to: to_at, len } => {
                 Answer::Written(self.copy_range((handle, *at), (*to, *to_at), *len, caller)?)
             }
             OnFile::Control => return Err(Refusal::Always(NO_IOCTL)),
             OnFile::Poll => return Err(Refusal::Always(ALWAYS_READY)),
-            OnFile::Read { .. } => return Err(Refusal::Always(Errno::IO)),
+            OnFile::Read { .. } | OnFile::Seek { .. } => return Err(Refusal::Always(Errno::IO)),
         })
     }
 
@@ -183,6 +192,24 @@ impl Door {
             })
         });
         fail("read", done, reply);
+    }
+
+    fn seek(&self, id: u64, handle: u64, (at, whence): (i64, i32), reply: impl Reply) {
+        let asked = u64::try_from(at).map_err(|_| HomeError::PastEnd);
+        let asked = asked.and_then(|at| {
+            let open = self.files.get(handle)?.shared();
+            Ok(Search { id, open, at, whence })
+        });
+        match (asked, &self.searches) {
+            // Nobody has it open for writing: the kernel wrote everything when the last of them closed it.
+            (Ok(asked), Some(searches)) if asked.open.is_being_written() => {
+                searches.hand_over(asked, reply);
+            }
+            (asked, _) => {
+                let found = asked.and_then(|asked| search(&asked.open, asked.at, asked.whence));
+                finish("lseek", found.map(Answer::Offset).map_err(Refusal::from), reply);
+            }
+        }
     }
 
     fn on_folder(
@@ -235,11 +262,7 @@ fn finish(operation: &'static str, done: Result<Answer<'_>, Refusal>, reply: imp
 }
 
 /// Answers an error where nothing was answered yet.
-fn fail<T>(
-    operation: &'static str,
-    done: Result<T, crate::home::HomeError>,
-    reply: Option<impl Reply>,
-) {
+fn fail<T>(operation: &'static str, done: Result<T, HomeError>, reply: Option<impl Reply>) {
     if let (Err(error), Some(reply)) = (done, reply) {
         reply.send(Err(Refusal::from(error).errno(operation)));
     }

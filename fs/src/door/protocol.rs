@@ -187,8 +187,8 @@ pub(super) struct Entry<'a> {
     pub(super) found: Option<(Attributes, Duration)>,
 }
 
-/// Where the answer to one request goes. The operations call `send` once.
-pub(super) trait Reply: Sized {
+/// Where the answer to one request goes. The operations call `send` once, from whatever thread.
+pub(super) trait Reply: Sized + Send + 'static {
     /// Adds a name to a listing; true when there is no room for it.
     fn add(&mut self, _entry: &Entry<'_>) -> bool {
         true

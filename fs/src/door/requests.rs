@@ -7,10 +7,11 @@ use super::operations::Door;
 use super::protocol::{Answer, Cache, Entry, NewAttributes, Opened, Reply, Write};
 use super::settings::Caching;
 use crate::home::{
-    Attributes, Caller, Changes, HomeError, Listed, OpenFile, Opening, Zeroing, copy,
+    Attributes, Caller, Changes, Handle, HomeError, Listed, OpenFile, Opening, Zeroing, copy,
 };
 use rustix::fs::{FallocateFlags, FileType, OFlags};
 use std::ffi::OsStr;
+use std::ops::Deref;
 use std::sync::Arc;
 
 /// `lseek(2)`: the next data.
@@ -42,7 +43,7 @@ impl Door {
             modified: new.modified,
         };
         let file = new.handle.map(|handle| self.files.get(handle)).transpose()?;
-        self.home.change(id, changes, file.as_ref(), caller)
+        self.home.change(id, changes, file.as_deref().map(Deref::deref), caller)
     }
 
     pub(super) fn open_file(
@@ -96,7 +97,9 @@ impl Door {
         let bypass = self.bypasses && flags.contains(OFlags::DIRECT);
         let cache = if bypass { Cache::Bypass } else { self.kept() };
         // Who only reads has no writes of which the storage would tell when it is closed.
-        Ok(Opened { handle: self.files.insert(open)?, cache, flush: writes(flags) })
+        let flush = writes(flags);
+        let handle = self.files.insert(Arc::new(Handle::new(open, flush)))?;
+        Ok(Opened { handle, cache, flush })
     }
 
     /// What the kernel does with what it had cached when something is opened: alone, nobody changed it meanwhile.
@@ -145,17 +148,6 @@ impl Door {
             return Err(HomeError::NotSupported("this mode of fallocate"));
         }
         if caller.keeps_set_ids() { Ok(()) } else { open.drop_set_ids() }
-    }
-
-    pub(super) fn seek(&self, handle: u64, at: i64, whence: i32) -> Result<i64, HomeError> {
-        let at = u64::try_from(at).map_err(|_| HomeError::PastEnd)?;
-        let open = self.files.get(handle)?;
-        let found = match whence {
-            SEEK_DATA => open.file.next_data(at)?,
-            SEEK_HOLE => open.file.next_hole(at)?,
-            _ => return Err(HomeError::Invalid("lseek that the kernel does itself")),
-        };
-        i64::try_from(found).map_err(|_| HomeError::PastEnd)
     }
 
     pub(super) fn copy_range(
@@ -233,6 +225,16 @@ impl Door {
             Ok(full || self.home.nodes().are_scarce())
         })
     }
+}
+
+/// What `lseek(2)` finds from `at` on.
+pub(super) fn search(open: &OpenFile, at: u64, whence: i32) -> Result<i64, HomeError> {
+    let found = match whence {
+        SEEK_DATA => open.file.next_data(at)?,
+        SEEK_HOLE => open.file.next_hole(at)?,
+        _ => return Err(HomeError::Invalid("lseek that the kernel does itself")),
+    };
+    i64::try_from(found).map_err(|_| HomeError::PastEnd)
 }
 
 fn entry<'a>(

@@ -13,7 +13,6 @@ use rustix::fs::{
     AtFlags, FileType, Gid, RenameFlags, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT, Uid,
 };
 use std::ffi::OsStr;
-use std::sync::Arc;
 
 impl Home {
     /// Changes attributes and returns them. `file` is the open file when the request came through a handle.
@@ -22,7 +21,7 @@ impl Home {
         &self,
         id: u64,
         changes: Changes,
-        file: Option<&Arc<OpenFile>>,
+        file: Option<&OpenFile>,
         caller: Caller,
     ) -> Result<Attributes, HomeError> {
         let node = self.node(id)?;

@@ -39,6 +39,6 @@ pub use error::HomeError;
 pub(crate) use folder::{Folder, Listed};
 pub use keys::OPEN_FILE_ARENA;
 pub(crate) use node::Nodes;
-pub(crate) use open::OpenFile;
+pub(crate) use open::{Handle, OpenFile};
 pub(crate) use space::Zeroing;
 pub use tree::Home;

@@ -13,7 +13,9 @@ use super::tree::Home;
 use crate::backing::FileBacking;
 use rustix::fs::{FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
+use std::ops::Deref;
 use std::os::fd::{BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError};
 
 /// What an inode is opened with besides its access mode: no links are followed, and a fifo or device that was
@@ -28,6 +30,45 @@ pub(crate) struct OpenFile {
     pub(crate) writable: bool,
     /// It has no set-user-ID or set-group-ID bits that a write would have to take away.
     pub(super) harmless: Recent<()>,
+    /// Handles that were opened for writing.
+    writers: AtomicUsize,
+}
+
+/// One opening of a file, by somebody who writes or not.
+#[derive(Debug)]
+pub(crate) struct Handle {
+    open: Arc<OpenFile>,
+    writes: bool,
+}
+
+impl Handle {
+    pub(crate) fn new(open: Arc<OpenFile>, writes: bool) -> Handle {
+        if writes {
+            open.writers.fetch_add(1, Ordering::AcqRel);
+        }
+        Handle { open, writes }
+    }
+
+    /// The file, for longer than the handle.
+    pub(crate) fn shared(&self) -> Arc<OpenFile> {
+        Arc::clone(&self.open)
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        if self.writes {
+            self.open.writers.fetch_sub(1, Ordering::AcqRel);
+        }
+    }
+}
+
+impl Deref for Handle {
+    type Target = OpenFile;
+
+    fn deref(&self) -> &OpenFile {
+        &self.open
+    }
 }
 
 impl std::fmt::Debug for OpenFile {
@@ -40,6 +81,11 @@ impl OpenFile {
     pub(super) fn fd(&self) -> BorrowedFd<'_> {
         use std::os::fd::AsFd;
         self.file.store.as_fd()
+    }
+
+    /// Somebody has it open for writing.
+    pub(crate) fn is_being_written(&self) -> bool {
+        self.writers.load(Ordering::Acquire) > 0
     }
 
     /// Sets the size, as the caller may.
@@ -111,7 +157,7 @@ impl Home {
         let stored = u64::try_from(stat.st_size).unwrap_or(0);
         let store = FileBacking::new(fd);
         let file = HomeFile::open(store, stored, Arc::clone(&self.keys), node.label())?;
-        Ok(OpenFile { file, writable, harmless: Recent::default() })
+        Ok(OpenFile { file, writable, harmless: Recent::default(), writers: AtomicUsize::new(0) })
     }
 }
 
