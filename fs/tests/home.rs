@@ -22,9 +22,13 @@ mod names;
 mod owners;
 #[path = "home/random.rs"]
 mod random;
+#[path = "home/reports.rs"]
+mod reports;
 #[path = "home/safety.rs"]
 mod safety;
 #[path = "home/space.rs"]
 mod space;
+#[path = "home/two_mounts.rs"]
+mod two_mounts;
 #[path = "home/xattrs.rs"]
 mod xattrs;

@@ -10,6 +10,7 @@ use super::error::HomeError;
 use super::keys::HomeKeys;
 use super::layout::{self, HEADER, MAX_SIZE, SECTOR, SECTOR_LEN, Span, in_memory};
 use super::ranges::{Access, RangeLock};
+use super::recent::Recent;
 use super::scratch::{CHUNK, with_cipher_buffer};
 use super::store::Store;
 use super::tail::Tail;
@@ -31,6 +32,8 @@ pub(crate) struct HomeFile<S> {
     /// All syncs go through it: handles share the descriptor, and the system tells a descriptor of a lost
     /// write only once.
     flusher: Flusher,
+    /// The stored length was looked at.
+    looked: Recent<()>,
     /// Changed since the storage was last asked for late faults.
     unsettled: AtomicBool,
 }
@@ -54,10 +57,18 @@ impl<S: Store> HomeFile<S> {
             ranges: RangeLock::new(),
             tail: RwLock::new(Tail::of(stored)),
             flusher: Flusher::default(),
+            looked: Recent::default(),
             unsettled: AtomicBool::new(false),
         };
         file.load_header(stored)?;
+        file.looked.get(|| Ok::<(), HomeError>(()))?;
         Ok(file)
+    }
+
+    /// Notices when others have changed the size since the file was opened here; looks at most once a moment. Others
+    /// may append to a file that is read here. Where both change the size of one file, one of them loses.
+    pub(crate) fn look_again(&self) -> Result<(), HomeError> {
+        self.looked.get(|| self.refresh())
     }
 
     /// Plain size in bytes.
@@ -72,8 +83,14 @@ impl<S: Store> HomeFile<S> {
         len: usize,
         deliver: impl FnOnce(&[u8]) -> R,
     ) -> Result<R, HomeError> {
-        let tail = self.shared();
-        let end = at.saturating_add(len as u64).min(tail.size);
+        let mut tail = self.shared();
+        let wanted = at.saturating_add(len as u64);
+        if wanted > tail.size {
+            drop(tail);
+            self.look_again()?;
+            tail = self.shared();
+        }
+        let end = wanted.min(tail.size);
         if at >= end {
             return Ok(deliver(&[]));
         }
@@ -104,6 +121,7 @@ impl<S: Store> HomeFile<S> {
                 return self.write_inside(at, data);
             }
         }
+        self.look_again()?;
         let mut tail = self.exclusive();
         self.ensure_header(&mut tail)?;
         let old = tail.size;
@@ -121,6 +139,7 @@ impl<S: Store> HomeFile<S> {
     /// Sets the plain size; new bytes are zero.
     pub(crate) fn truncate(&self, size: u64) -> Result<(), HomeError> {
         let size = end_of(size, 0)?;
+        self.look_again()?;
         let mut tail = self.exclusive();
         if size > tail.size {
             self.ensure_header(&mut tail)?;

@@ -118,7 +118,11 @@ impl Home {
         let mut slot = node.open.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(open) = slot.upgrade() {
             // Never a second one beside it: two would not know of each other's size and locks.
-            return if write && !open.writable { Err(HomeError::ReadOnly) } else { Ok(open) };
+            if write && !open.writable {
+                return Err(HomeError::ReadOnly);
+            }
+            open.file.look_again()?;
+            return Ok(open);
         }
         let ((fd, stat), writable) = match open_file_node(node, OFlags::RDWR) {
             Err(HomeError::Io { source, .. }) if !write && is_read_only(&source) => {

@@ -26,6 +26,7 @@ impl<S: Store> HomeFile<S> {
     /// Reserves storage for `at..at + len` and, unless `keep_size`, grows the file to its end.
     pub(crate) fn allocate(&self, at: u64, len: u64, keep_size: bool) -> Result<(), HomeError> {
         let end = end_of(at, len)?;
+        self.look_again()?;
         let mut tail = self.exclusive();
         self.ensure_header(&mut tail)?;
         let (from, to) = (at - at % UNIT, end.next_multiple_of(UNIT));

@@ -88,6 +88,23 @@ impl<S: Store> HomeFile<S> {
         Ok(())
     }
 
+    /// Takes over a size that others have set in the storage.
+    pub(super) fn refresh(&self) -> Result<(), HomeError> {
+        if decode(self.length()?) == self.shared().stored {
+            return Ok(());
+        }
+        // Or it is being changed here, right now.
+        let mut tail = self.exclusive();
+        let stored = self.length()?;
+        if decode(stored) != tail.stored {
+            if self.cipher.get().is_none() {
+                self.load_header(stored)?;
+            }
+            *tail = Tail { unwritten: tail.unwritten.take(), ..Tail::of(stored) };
+        }
+        Ok(())
+    }
+
     /// Makes the header if there is none; the caller holds the tail exclusively.
     pub(super) fn ensure_header(&self, tail: &mut Tail) -> Result<(), HomeError> {
         if self.cipher.get().is_some() {
