@@ -1,8 +1,10 @@
 //! Hosts that lack something, and configurations that are wrong: refused with the remedy.
 
 use std::fs;
-use tests::host::Host;
+use tests::host::{Host, pattern};
+use tests::nbd::Nbd;
 use tests::needs;
+use tests::wait::until_true;
 
 fn words(text: &str) -> Vec<String> {
     text.split(' ').map(str::to_owned).collect()
@@ -96,4 +98,41 @@ fn without_hostd_coffer_says_how_to_start_it() {
     needs!(Root);
     let host = prepared();
     host.coffer(&["vm", "list"]).refused(3, &["hostd.sock"]);
+}
+
+/// All of them are served by one process, which dies once and has them all again.
+#[test]
+fn a_vm_has_a_hundred_disks() {
+    needs!(Root);
+    let mut host = Host::start();
+    host.coffer(&["vm", "create", "web01"]).ok();
+    let disks: Vec<String> = (0..100).map(|number| format!("d{number}")).collect();
+    for disk in &disks {
+        host.coffer(&["disk", "create", "web01", disk, "--size", "1M"]).ok();
+        host.coffer(&["disk", "attach", "web01", disk]).ok();
+    }
+    assert_eq!(host.vmds().len(), 1);
+    let open = |disk: &String| Nbd::open(&host.socket("web01", disk), disk).unwrap();
+    let mut clients: Vec<Nbd> = disks.iter().map(open).collect();
+    for (seed, client) in (0..).zip(&mut clients) {
+        client.write(4096, &pattern(8192, seed)).unwrap();
+    }
+    for (seed, client) in (0..).zip(&mut clients) {
+        assert_eq!(client.read(4096, 8192).unwrap(), pattern(8192, seed));
+    }
+    drop(clients);
+    host.kill_vmds();
+    until_true("the vmd is back", || host.json(&["vm", "show", "web01"])["vmd_restarts"] == 1);
+    for (seed, disk) in (0..).zip(&disks) {
+        let mut client = Nbd::open(&host.socket("web01", disk), disk).unwrap();
+        assert_eq!(client.read(4096, 8192).unwrap(), pattern(8192, seed), "{disk}");
+    }
+    let vmds = host.vmds();
+    host.kill();
+    host.up();
+    assert_eq!(host.vmds(), vmds, "adopted with all its disks");
+    let shown = host.json(&["disk", "list", "web01"]);
+    let states = shown.as_array().unwrap().iter().filter(|disk| disk["state"] == "attached");
+    assert_eq!(states.count(), disks.len());
+    host.coffer(&["vm", "lock", "web01"]).ok();
 }

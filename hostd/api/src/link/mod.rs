@@ -25,11 +25,12 @@ pub const LINK_FD: i32 = 3;
 /// by `..` it would lead out of the root that the vmd has made for itself.
 pub const FOLDER_FD: i32 = 4;
 
-/// Largest message in bytes; a request has a few hundred.
+/// Largest message in bytes: room for a report on all disks with the longest names. A request has a few hundred.
 pub const MAX_MESSAGE: usize = 64 * 1024;
 
-/// Most disks that one vmd serves: an adoption passes all their listening sockets in one message.
-pub const MAX_DISKS: usize = 64;
+/// Most disks that one vmd serves: an adoption passes all their listening sockets in one message ([`MAX_FDS`]), and a
+/// report on all fits in [`MAX_MESSAGE`]. QEMU users put a hundred disks on a VM; threads and memory would allow more.
+pub const MAX_DISKS: usize = 128;
 
 /// Largest number of descriptors with one message: the lock, one listening socket a disk and that of the TLS port
 /// at an adoption. The kernel's own limit is 253 (unix(7), `SCM_MAX_FD`).

@@ -1,7 +1,7 @@
 //! Messages and descriptors cross; broken peers are named, never trusted.
 
 use super::*;
-use crate::link::refuse_descriptors;
+use crate::link::{LINK_VERSION, MAX_DISKS, Report, ServedDisk, ServedTls, refuse_descriptors};
 use std::io::{Read, Seek, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::thread;
@@ -69,6 +69,39 @@ fn garbage_unknown_fields_and_long_messages_are_refused() {
     assert!(matches!(client.send(&Request::Detach { disk }, &[]), Err(LinkError::Peer(_))));
     client.send(&Request::Hello, &[]).unwrap();
     assert!(matches!(server.recv::<Request>().unwrap().unwrap().0, Request::Hello));
+}
+
+/// A report on as many disks as there may be, with the longest names, paths and numbers, and all descriptors with it.
+#[test]
+fn the_largest_report_crosses() {
+    let (client, server, dir) = pair();
+    let disk = |number: usize| ServedDisk {
+        disk: format!("{number:0>64}"),
+        id: uuid::Uuid::max(),
+        read_only: false,
+        // As long as a socket address can be, and every second byte is one that JSON escapes.
+        socket: "\"a".repeat(54).into(),
+        clients: u32::MAX,
+        bytes_read: u64::MAX,
+        bytes_written: u64::MAX,
+    };
+    let report = Report {
+        link_version: LINK_VERSION,
+        pid: u32::MAX,
+        id: Some(uuid::Uuid::max()),
+        vm: Some("v".repeat(64)),
+        confinement: vec!["confinement".repeat(4); 16],
+        engine: "portable".into(),
+        disks: (0..MAX_DISKS).map(disk).collect(),
+        home: Some("/".repeat(4096).into()),
+        tls: Some(ServedTls { address: "[::1]:65535".parse().unwrap(), clients: u32::MAX }),
+    };
+    let descriptor = std::fs::File::open(dir.path()).unwrap();
+    let fds = vec![descriptor.as_fd(); MAX_FDS];
+    server.send(&Response::Report(report), &fds).unwrap();
+    let (response, fds) = client.recv::<Response>().unwrap().unwrap();
+    assert!(matches!(response, Response::Report(report) if report.disks.len() == MAX_DISKS));
+    assert_eq!(fds.len(), MAX_FDS);
 }
 
 #[test]

@@ -135,10 +135,21 @@ fn a_payload_that_was_cut_is_damaged() {
 fn as_many_disks_as_can_be_adopted_and_no_more() {
     let host = Host::new();
     let vmd = host.start();
-    let disks: Vec<_> = (0..=MAX_DISKS).map(|i| host.disk(&format!("disk{i:03}"), 4096)).collect();
+    let size = 64 * 1024;
+    let disks: Vec<_> = (0..=MAX_DISKS).map(|i| host.disk(&format!("disk{i:03}"), size)).collect();
     let (last, served) = disks.split_last().unwrap();
     served.iter().for_each(|disk| ok(&vmd.attach(disk, false)));
     assert_eq!(code(vmd.attach(last, false)), ErrorCode::HostLimit);
+    // All at the same time: every disk has a client that stays, and keeps what was written to it.
+    let mut clients: Vec<_> = served.iter().map(|disk| connect(&disk.socket)).collect();
+    let content = |number: usize| vec![u8::try_from(number).unwrap(); 4096];
+    for (number, client) in clients.iter_mut().enumerate() {
+        assert_eq!(client.write(8192, &content(number)), 0);
+    }
+    for (number, client) in clients.iter_mut().enumerate() {
+        assert_eq!(client.read(8192, 4096).unwrap(), content(number));
+    }
+    assert!(vmd.status().disks.iter().all(|disk| disk.clients == 1 && disk.bytes_read == 4096));
     let (response, fds) = vmd.link.call(&Request::Adopt, &[]).unwrap();
     assert_eq!(report(response).disks.len(), MAX_DISKS);
     assert_eq!(fds.len(), 1 + MAX_DISKS);

@@ -42,7 +42,7 @@ impl Host {
         std::fs::create_dir(dir.path().join("vm")).unwrap();
         std::fs::write(dir.path().join("vm/.lock"), "").unwrap();
         let link = listen(&dir.path().join("vmd.sock")).unwrap();
-        Self { dir, link, arena: Arena::new(64 * 1024).unwrap(), id: Uuid::new_v4() }
+        Self { dir, link, arena: Arena::new(256 * 1024).unwrap(), id: Uuid::new_v4() }
     }
 
     pub(crate) fn folder(&self) -> PathBuf {
