@@ -17,6 +17,7 @@ mod locking;
 mod markers;
 mod nbd_guest;
 mod races;
+mod reconnect;
 mod recover;
 mod storage;
 mod tls;

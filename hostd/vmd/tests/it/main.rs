@@ -16,6 +16,7 @@ mod in_flight;
 mod interop;
 mod model;
 mod process;
+mod reports;
 mod root;
 mod support;
 mod tls;

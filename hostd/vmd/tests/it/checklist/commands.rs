@@ -215,6 +215,9 @@ fn point_70_block_status() {
                 assert_eq!(peer.status(flags, 0, length), [(length, 3)]);
                 assert_eq!(peer.status(flags, 4096, length), [(length, 3)]);
             }
+            if framing == Framing::Extended {
+                assert_eq!(peer.status(flags, 0, size), [(size, 3)]);
+            }
         }
     }
 }
