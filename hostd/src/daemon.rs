@@ -230,14 +230,10 @@ async fn answer(host: &Arc<Host>) -> Result<(), StartError> {
     let gate = control::bind(&host.config)?;
     let mut term = signal(SignalKind::terminate()).map_err(StartError::Runtime)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(StartError::Runtime)?;
-    let app = control::router(Arc::clone(host));
-    let service = app.into_make_service_with_connect_info::<control::Peer>();
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-    let server = axum::serve(gate, service).with_graceful_shutdown(async {
-        // The sender lives until the stop; its end is a stop as well.
-        let _stop = stopped.await;
-    });
-    let server = tokio::spawn(server.into_future());
+    let routes = control::router(Arc::clone(host));
+    // The sender lives until the stop; its end is a stop as well.
+    let server = tokio::spawn(control::serve(gate, routes, control::HEAD_WAIT, stopped));
     tracing::info!("ready on {}", host.config.control_socket().display());
     notify("READY=1");
     let mut tick = tokio::time::interval(EXPIRE_EVERY);

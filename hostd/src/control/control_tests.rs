@@ -20,11 +20,16 @@ struct Served {
 }
 
 fn served() -> Served {
+    served_with(HEAD_WAIT)
+}
+
+/// With another time for the head of a request.
+fn served_with(head_wait: Duration) -> Served {
     let t = TestHost::new();
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let gate = runtime.block_on(async { bind(&t.host.config) }).unwrap();
-    let service = router(Arc::clone(&t.host)).into_make_service_with_connect_info::<Peer>();
-    runtime.spawn(axum::serve(gate, service).into_future());
+    let routes = router(Arc::clone(&t.host));
+    runtime.spawn(serve(gate, routes, head_wait, std::future::pending::<()>()));
     let client = Client::new(&t.host.config.control_socket());
     Served { client, t, _runtime: runtime }
 }
@@ -184,4 +189,37 @@ fn the_document_has_every_route_and_no_other() {
     }
     assert!(document["components"]["schemas"]["ApiError"].is_object());
     let _shape: CreateVm = serde_json::from_value(json!({"name": "a"})).unwrap();
+}
+
+/// As many as there are places, some with the beginning of a request: each is cut, and the next client gets in.
+#[test]
+fn silent_connections_give_their_places_up() {
+    let s = served_with(Duration::from_millis(300));
+    let places = s.t.host.config.limits.control_connections;
+    let silent: Vec<UnixStream> = (0..places + 3)
+        .map(|number| {
+            let mut stream = UnixStream::connect(s.client.socket()).unwrap();
+            stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+            if number % 2 == 1 {
+                stream.write_all(b"GET /v1/host HTTP/1.1\r\nHost: h\r\n").unwrap();
+            }
+            stream
+        })
+        .collect();
+    let status: HostStatus = s.client.get("/v1/host").unwrap();
+    assert_eq!(status.vms, 0);
+    for mut stream in silent {
+        let mut rest = Vec::new();
+        stream.read_to_end(&mut rest).unwrap();
+        assert!(!rest.starts_with(b"HTTP/1.1 2"), "{}", String::from_utf8_lossy(&rest));
+    }
+    // A client that keeps its connection is cut as well once it is silent, and not before.
+    let mut kept = UnixStream::connect(s.client.socket()).unwrap();
+    for _ in 0..2 {
+        kept.write_all(b"GET /v1/host HTTP/1.1\r\nHost: h\r\n\r\n").unwrap();
+        assert!(kept.read(&mut [0; 65536]).unwrap() > 0);
+    }
+    kept.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    let mut rest = Vec::new();
+    kept.read_to_end(&mut rest).unwrap();
 }

@@ -5,8 +5,6 @@
 use crate::config::{Config, Group};
 use crate::fault::Fault;
 use crate::files;
-use axum::extract::connect_info::Connected;
-use axum::serve::{IncomingStream, Listener};
 use hostd_api::error::ErrorCode;
 use std::io;
 use std::pin::Pin;
@@ -38,7 +36,7 @@ pub struct Gate {
 
 /// A connection that gives its place back when it ends.
 #[derive(Debug)]
-pub struct Guarded {
+pub(super) struct Guarded {
     stream: UnixStream,
     _permit: Option<OwnedSemaphorePermit>,
 }
@@ -65,11 +63,9 @@ pub fn bind(config: &Config) -> Result<Gate, Fault> {
     Ok(Gate { socket, permits })
 }
 
-impl Listener for Gate {
-    type Io = Guarded;
-    type Addr = Peer;
-
-    async fn accept(&mut self) -> (Guarded, Peer) {
+impl Gate {
+    /// The next connection, once there is a place for it.
+    pub(super) async fn accept(&self) -> (Guarded, Peer) {
         // The semaphore is never closed, so there is always a permit in the end.
         let permit = Arc::clone(&self.permits).acquire_owned().await.ok();
         loop {
@@ -82,22 +78,12 @@ impl Listener for Gate {
             }
         }
     }
-
-    fn local_addr(&self) -> io::Result<Peer> {
-        Ok(Peer { uid: rustix::process::geteuid().as_raw(), pid: 0 })
-    }
 }
 
 fn peer_of(stream: UnixStream) -> io::Result<(UnixStream, Peer)> {
     let cred = stream.peer_cred()?;
     let peer = Peer { uid: cred.uid(), pid: cred.pid().unwrap_or(0) };
     Ok((stream, peer))
-}
-
-impl Connected<IncomingStream<'_, Gate>> for Peer {
-    fn connect_info(stream: IncomingStream<'_, Gate>) -> Self {
-        *stream.remote_addr()
-    }
 }
 
 impl AsyncRead for Guarded {

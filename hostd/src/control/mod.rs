@@ -8,10 +8,12 @@ mod extract;
 mod listen;
 mod openapi;
 mod routes;
+mod serve;
 
 pub use answer::{api_error, status};
 pub use listen::{Gate, Peer, bind};
 pub use openapi::document;
+pub use serve::{HEAD_WAIT, serve};
 
 use crate::fault::Fault;
 use crate::host::Host;
