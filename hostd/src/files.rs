@@ -2,8 +2,9 @@
 //!
 //! Owns how they are done; must not know what the files mean.
 
+use crate::config::Owner;
 use crate::fault::Fault;
-use rustix::fs::{FlockOperation, Gid, Mode, OFlags};
+use rustix::fs::{FlockOperation, Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
 use std::fs::File;
 use std::io::{Read, Write};
@@ -132,6 +133,16 @@ pub fn open_folder(path: &Path) -> Result<OwnedFd, Fault> {
 pub fn folder(path: &Path, mode: u32, group: Option<u32>) -> Result<(), Fault> {
     std::fs::create_dir_all(path).map_err(Fault::io("make folder", path))?;
     permit(path, mode, group)
+}
+
+/// Gives a path to a user, and to a group if there is one, who alone may then read and write it.
+///
+/// # Errors
+/// [`Fault::Io`].
+pub fn give(path: &Path, owner: Owner) -> Result<(), Fault> {
+    rustix::fs::chown(path, Some(Uid::from_raw(owner.user)), owner.group.map(Gid::from_raw))
+        .map_err(Fault::io("set the owner of", path))?;
+    permit(path, if owner.group.is_some() { 0o660 } else { 0o600 }, None)
 }
 
 /// Sets group, then mode, of a path.

@@ -16,6 +16,7 @@ mod limits;
 mod locking;
 mod markers;
 mod nbd_guest;
+mod owner;
 mod races;
 mod reconnect;
 mod recover;

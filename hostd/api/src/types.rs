@@ -189,6 +189,10 @@ pub struct AttachDisk {
     /// Attach a disk that is being imported.
     #[serde(default)]
     pub importing: bool,
+    /// Who alone may connect, besides root: `USER`, or `USER:GROUP` for the members of a group as well. Names of
+    /// `/etc/passwd` and `/etc/group`, or numbers. Absent: as `[socket]` in the configuration says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner: Option<String>,
 }
 
 /// Body of verbs that can be forced: lock, detach, umount.

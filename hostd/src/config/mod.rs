@@ -9,7 +9,7 @@ mod tls;
 mod values;
 
 pub use tls::{DiskPattern, PortRange, Tls, TlsClient};
-pub use values::{FileMode, Group};
+pub use values::{FileMode, Group, Owner, OwnerError};
 
 use serde::Deserialize;
 use std::path::{Path, PathBuf};

@@ -4,6 +4,7 @@
 //! process here only, on a sheet that the vmd wipes.
 
 use super::{Served, Service};
+use crate::config::Owner;
 use crate::fault::Fault;
 use crate::files;
 use crate::host::Host;
@@ -22,6 +23,10 @@ use std::path::Path;
 /// Connections to a disk that may wait while its vmd is busy or being started again: QEMU's, and some tools.
 const BACKLOG: i32 = 16;
 
+/// Permissions of the runtime folder of a VM that has a disk with an owner, who need not be in the folder's group:
+/// others may pass through but not list it, and each socket and the home have permissions of their own.
+const PASSABLE_MODE: u32 = 0o751;
+
 /// Permissions of the mount point; the mounted home shows those of the VM's own folder.
 const MOUNT_POINT_MODE: u32 = 0o700;
 
@@ -36,6 +41,7 @@ impl Host {
         service: &mut Service,
         opened: Opened<Descriptor>,
         read_only: bool,
+        owner: Option<Owner>,
     ) -> Result<(), Fault> {
         let disk = opened.body.name.clone();
         let socket = self.disk_socket(&vm.name, &disk);
@@ -47,7 +53,13 @@ impl Host {
                 "detach one first",
             ));
         }
-        let listener = self.listen(&socket)?;
+        let listener = self.listen(&socket, owner)?;
+        if owner.is_some()
+            && let Err(e) = files::permit(&service.run, PASSABLE_MODE, None)
+        {
+            files::remove(&socket)?;
+            return Err(e);
+        }
         let served = Served { id: opened.body.id, read_only, socket, listener };
         match serve_disk(vm, service, opened, &served) {
             Ok(()) => {
@@ -159,8 +171,8 @@ impl Host {
         Ok(())
     }
 
-    /// A listening NBD socket with the configured permissions. The umask keeps everybody out until they are set.
-    fn listen(&self, path: &Path) -> Result<OwnedFd, Fault> {
+    /// A listening NBD socket of `owner`, or with the configured permissions. The umask keeps everybody out until they are set.
+    fn listen(&self, path: &Path, owner: Option<Owner>) -> Result<OwnedFd, Fault> {
         files::remove(path)?;
         let make = || {
             let fd = rustix::net::socket_with(
@@ -179,6 +191,10 @@ impl Host {
         };
         let fd = make().map_err(Fault::io("listen on", path))?;
         let socket = &self.config.socket;
+        if let Some(owner) = owner {
+            files::give(path, owner)?;
+            return Ok(fd);
+        }
         let group = socket.disk_group.as_ref().and_then(crate::config::Group::resolve);
         files::permit(path, socket.disk_mode.0, group)?;
         Ok(fd)

@@ -57,7 +57,7 @@ fn an_import_is_served_to_the_import_only() {
     let importing = CreateDisk { importing: true, ..create_disk("root", 4096) };
     assert_eq!(t.host.create_disk("web01", &importing).unwrap().state, DiskState::Importing);
     let attach = |importing| {
-        t.host.attach_disk("web01", "root", &AttachDisk { read_only: false, importing })
+        t.host.attach_disk("web01", "root", &AttachDisk { importing, ..AttachDisk::default() })
     };
     assert_eq!(code(attach(false)), ErrorCode::WrongState);
     assert_eq!(t.host.disk_ready("web01", "root").unwrap().state, DiskState::Detached);

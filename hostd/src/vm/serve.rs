@@ -6,6 +6,7 @@
 use super::disk::open_payload;
 use super::info::disk_info;
 use super::{Inner, Vm};
+use crate::config::Owner;
 use crate::fault::Fault;
 use crate::host::Host;
 use crate::inventory::parse_name;
@@ -21,8 +22,8 @@ impl Host {
     /// `POST /v1/vms/{vm}/disks/{disk}/attach`.
     ///
     /// # Errors
-    /// `wrong-state` when it is attached, or being imported without saying so; `vm-locked`; faults of
-    /// descriptor, payload and vmd.
+    /// `invalid-argument` for an owner that this host does not know; `wrong-state` when it is attached, or being
+    /// imported without saying so; `vm-locked`; faults of descriptor, payload and vmd.
     pub fn attach_disk(
         self: &Arc<Self>,
         name: &str,
@@ -30,6 +31,7 @@ impl Host {
         request: &AttachDisk,
     ) -> Result<DiskInfo, Fault> {
         let (vm, disk) = (self.inventory.get(name)?, parse_name("disk", disk)?);
+        let owner = owner(request)?;
         let mut inner = vm.enter()?;
         if inner.service.as_ref().is_some_and(|s| s.disks.contains_key(&disk)) {
             return Err(Fault::wrong_state(
@@ -46,7 +48,7 @@ impl Host {
         // Looked at here, so that no process is started for a disk that cannot be served.
         open_payload(&vm, &opened.body, request.read_only)?;
         let service = self.running(&vm, &mut inner)?;
-        let outcome = self.attach_to(&vm, service, opened, request.read_only);
+        let outcome = self.attach_to(&vm, service, opened, request.read_only, owner);
         self.stop_if_idle(&mut inner);
         outcome?;
         Ok(self.shown(&vm, &inner, &disk, 0))
@@ -219,4 +221,14 @@ fn import_rule(vm: &Vm, descriptor: &Descriptor, importing: bool) -> Result<(), 
             "attach it without the import flag",
         )),
     }
+}
+
+/// The owner that a request names.
+fn owner(request: &AttachDisk) -> Result<Option<Owner>, Fault> {
+    let resolve = |text: &String| {
+        Owner::resolve(text).map_err(|e| {
+            Fault::invalid(format!("no owner {text:?}: {e}"), "name another, or give its number")
+        })
+    };
+    request.owner.as_ref().map(resolve).transpose()
 }

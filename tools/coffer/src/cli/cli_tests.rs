@@ -40,6 +40,7 @@ fn every_command_of_the_manual_parses() {
         "disk export web01 root f.raw --format raw --force",
         "disk list web01",
         "disk attach web01 root --read-only -v",
+        "disk attach web01 root --owner qemu:kvm",
         "disk detach web01 root --force",
         "disk resize web01 root --size 1.5T --shrink --yes",
         "disk delete web01 root --yes",

@@ -57,6 +57,9 @@ pub(crate) enum DiskVerb {
         /// Allow no writes.
         #[arg(long)]
         read_only: bool,
+        /// Let only this user connect (and the members of the group): the one that the VM's QEMU runs as.
+        #[arg(long, value_name = "USER[:GROUP]")]
+        owner: Option<String>,
         /// Print the libvirt element too.
         #[arg(short = 'v', long)]
         libvirt: bool,

@@ -25,7 +25,9 @@ pub(super) fn run(context: &Context, verb: DiskVerb) -> Result<Answer, CliError>
             let disks = api.vm(&vm)?.disks;
             Ok(Answer::new(&disks, list(&disks)))
         }
-        DiskVerb::Attach { name, read_only, libvirt } => attach(context, &name, read_only, libvirt),
+        DiskVerb::Attach { name, read_only, owner, libvirt } => {
+            attach(context, &name, &AttachDisk { read_only, importing: false, owner }, libvirt)
+        }
         DiskVerb::Detach { name, force } => {
             let disk = api.detach(&name.vm, &name.disk, force)?;
             Ok(Answer::new(&disk, format!("disk {name} detached\n")))
@@ -49,11 +51,10 @@ struct Attached<'a> {
 fn attach(
     context: &Context,
     name: &DiskName,
-    read_only: bool,
+    body: &AttachDisk,
     libvirt: bool,
 ) -> Result<Answer, CliError> {
-    let body = AttachDisk { read_only, importing: false };
-    let disk = context.api.attach(&name.vm, &name.disk, &body)?;
+    let disk = context.api.attach(&name.vm, &name.disk, body)?;
     let Some(attachment) = &disk.attachment else {
         return Ok(Answer::new(&disk, format!("disk {name} is not attached\n")));
     };
