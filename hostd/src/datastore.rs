@@ -7,6 +7,7 @@
 use crate::config::DatastoreConfig;
 use crate::fault::Fault;
 use crate::files::{self, FileLock, Locked};
+use crate::probe::Probe;
 use cryptfs::folder::VmFolder;
 use cryptfs::safe::Safe;
 use cryptfs::seal::Sealed;
@@ -36,6 +37,7 @@ pub struct Datastore {
     /// Its folder.
     pub path: PathBuf,
     inner: Mutex<Inner>,
+    probe: Probe,
 }
 
 #[derive(Debug)]
@@ -70,8 +72,14 @@ impl Datastore {
     /// Opens a datastore; one that cannot be used is kept with the reason.
     #[must_use]
     pub fn open(config: &DatastoreConfig) -> Self {
-        let inner = Inner { hold: hold(&config.path), problems: Vec::new() };
-        Self { name: config.name.clone(), path: config.path.clone(), inner: Mutex::new(inner) }
+        let inner = Mutex::new(Inner { hold: hold(&config.path), problems: Vec::new() });
+        let (name, path) = (config.name.clone(), config.path.clone());
+        Self { name, path, inner, probe: Probe::default() }
+    }
+
+    /// Whether its storage answers at all, within seconds. While it does not, whoever touches it waits for it.
+    pub fn answers(&self) -> bool {
+        self.probe.answers(&self.path)
     }
 
     /// Looks again: a datastore that came back is opened. `true` when it has just become usable, so that
@@ -144,9 +152,18 @@ impl Datastore {
         )
     }
 
-    /// As the API shows it.
+    /// As the API shows it; does not wait for storage that hangs.
     #[must_use]
     pub fn info(&self) -> DatastoreInfo {
+        if !self.answers() {
+            return DatastoreInfo {
+                name: self.name.clone(),
+                path: self.path.clone(),
+                state: DatastoreState::Unavailable("its storage does not answer".into()),
+                free_bytes: None,
+                problems: Vec::new(),
+            };
+        }
         let space = rustix::fs::statvfs(&self.path).ok();
         DatastoreInfo {
             name: self.name.clone(),

@@ -140,7 +140,7 @@ impl Host {
     /// Takes in the VMs of datastores that came back.
     pub(crate) fn refresh_datastores(self: &Arc<Self>) {
         let mut back = false;
-        for store in self.datastores.iter().filter(|store| store.refresh()) {
+        for store in self.datastores.iter().filter(|store| store.answers() && store.refresh()) {
             tracing::info!("datastore {} can be used now", store.name);
             self.scan(store);
             back = true;

@@ -20,6 +20,7 @@ pub mod keyring;
 pub mod keys;
 pub mod mounts;
 pub mod passphrase;
+mod probe;
 pub mod service;
 pub mod state;
 pub mod vm;

@@ -6,6 +6,8 @@ use tests::command;
 use tests::host::{Host, write_pattern};
 use tests::nbd::Nbd;
 use tests::needs;
+use tests::process::{Signal, send};
+use tests::wait::until_true;
 
 /// Room of the small datastores.
 const SMALL: u64 = 24 << 20;
@@ -179,4 +181,37 @@ fn a_second_hostd_with_the_same_folders_refuses_to_start() {
     assert_ne!(said.code, 0, "{said}");
     assert!(said.err.to_lowercase().contains("hostd"), "{said}");
     host.coffer(&["host", "status"]).ok();
+}
+
+/// A datastore on a file system whose server hangs: here the home of another host's VM, whose vmd is stopped.
+#[test]
+fn lists_and_status_do_not_wait_for_a_datastore_that_hangs() {
+    needs!(Root, Fuse);
+    let below = Host::start();
+    below.coffer(&["vm", "create", "store"]).ok();
+    below.coffer(&["vm", "mount", "store"]).ok();
+    let mut host = Host::prepare(|_| below.home("store").join("datastore"));
+    host.init();
+    host.up();
+    host.coffer(&["vm", "create", "web01"]).ok();
+    host.coffer(&["disk", "create", "web01", "data", "--size", "1M"]).ok();
+    host.coffer(&["vm", "list"]).ok();
+    let vmd = below.vmds()[0];
+    send(vmd, Signal::STOP);
+    // The first has to find out, the others must not even do that.
+    for _ in 0..5 {
+        let status = host.json(&["host", "status"]);
+        assert!(
+            status["datastores"][0]["state"].to_string().contains("does not answer"),
+            "{status}"
+        );
+        assert_eq!(host.json(&["vm", "list"])[0]["name"], "web01");
+        assert_eq!(host.json(&["vm", "show", "web01"])["disks"][0]["name"], "data");
+    }
+    send(vmd, Signal::CONT);
+    until_true("the datastore is back", || {
+        !host.coffer(&["host", "status"]).ok().contains("does not answer")
+    });
+    host.coffer(&["disk", "create", "web01", "more", "--size", "1M"]).ok();
+    host.stop();
 }

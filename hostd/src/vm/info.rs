@@ -14,7 +14,7 @@ use cryptfs::name::Name;
 use cryptfs::safe::Safe;
 use cryptfs::seal::{Body, Sealed};
 use crypto::KeyId;
-use hostd_api::error::LockReason;
+use hostd_api::error::{ErrorCode, LockReason};
 use hostd_api::types::{Attachment, DiskInfo, DiskState, VmInfo, VmState};
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::MetadataExt;
@@ -26,19 +26,33 @@ use uuid::Uuid;
 pub(super) const MAX_DISKS: usize = 256;
 
 impl Host {
-    /// All VMs. One that a verb works on is shown as it was last seen.
+    /// All VMs. One that a verb works on, or whose datastore does not answer, is shown as it was last seen.
     pub fn list_vms(self: &Arc<Self>) -> Vec<VmInfo> {
         self.refresh_datastores();
+        let hung: Vec<&str> = {
+            let stores = self.datastores.iter().filter(|store| !store.answers());
+            stores.map(|store| store.name.as_str()).collect()
+        };
         let vms = self.inventory.all();
-        vms.iter().filter_map(|vm| self.glance(vm)).collect()
+        let seen = |vm: &Arc<Vm>| {
+            if hung.contains(&vm.datastore.as_str()) { vm.last() } else { self.glance(vm) }
+        };
+        vms.iter().filter_map(seen).collect()
     }
 
-    /// One VM; does not wait for a verb that runs on it, if it was ever shown before.
+    /// One VM; does not wait for a verb that runs on it, if it was ever shown before, nor for its datastore.
     ///
     /// # Errors
-    /// A refusal with code `not-found` or `invalid-argument`.
+    /// A refusal with code `not-found` or `invalid-argument`; `storage` when its datastore does not answer and it
+    /// was never shown before.
     pub fn show_vm(&self, name: &str) -> Result<VmInfo, Fault> {
         let vm = self.inventory.get(name)?;
+        let store = self.datastore_of(&vm)?;
+        if !store.answers() {
+            let message = format!("datastore {} of VM {} does not answer", store.name, vm.name);
+            let remedy = "bring its storage back; VMs that run are served on";
+            return vm.last().ok_or_else(|| Fault::refused(ErrorCode::Storage, message, remedy));
+        }
         match self.glance(&vm) {
             Some(info) => Ok(info),
             None => Ok(self.vm_info(&vm, &mut *vm.enter()?)),
