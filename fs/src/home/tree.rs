@@ -11,6 +11,7 @@ use super::keys::HomeKeys;
 use super::node::{At, Node, Nodes};
 use super::open::open_node;
 use super::pressure::Pressure;
+use super::storage::is_local;
 use crypto::{Arena, HomeKey};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, StatVfs};
 use rustix::io::Errno;
@@ -24,6 +25,8 @@ use uuid::Uuid;
 pub struct Home {
     pub(super) keys: Arc<HomeKeys>,
     pub(super) nodes: Arc<Nodes>,
+    /// The storage has nothing to tell when a file is closed.
+    local: bool,
 }
 
 impl std::fmt::Debug for Home {
@@ -46,8 +49,14 @@ impl Home {
         }
         let no_key = |source| HomeError::Key { file: "(the home itself)".into(), source };
         let keys = Arc::new(HomeKeys::new(key, vm, arena).map_err(no_key)?);
+        let local = is_local(&dir)?;
         let nodes = Nodes::new(dir, &stat, Pressure::of_process());
-        Ok(Home { keys, nodes: Arc::new(nodes) })
+        Ok(Home { keys, nodes: Arc::new(nodes), local })
+    }
+
+    /// Whether the storage may tell of faults of earlier writes when a file is closed.
+    pub(crate) fn tells_at_close(&self) -> bool {
+        !self.local
     }
 
     /// The table of nodes, for the thread that keeps it small.
