@@ -270,3 +270,7 @@ fn fail<T>(operation: &'static str, done: Result<T, HomeError>, reply: Option<im
         reply.send(Err(Refusal::from(error).errno(operation)));
     }
 }
+
+#[cfg(test)]
+#[path = "operations_tests.rs"]
+mod tests;

@@ -1,7 +1,7 @@
 //! A mount that nobody else changes: the kernel collects writes and keeps what it knows.
 
 use super::data::map;
-use super::mounted::{Store, pattern};
+use super::mounted::{Store, eventually, pattern};
 use cryptfs::door::Caching;
 use rustix::fs::{SeekFrom, seek};
 use std::fs::{self, File, OpenOptions};
@@ -157,5 +157,31 @@ fn many_search_while_others_write() {
             });
         }
     });
+    mount.unmount();
+}
+
+#[test]
+fn a_full_storage_is_told_at_the_sync_and_harms_no_old_byte() {
+    let Some(store) = Store::small(2 << 20) else { return };
+    let Some(mount) = store.mount_as(Caching::Exclusive) else { return };
+    fs::write(mount.at("old"), pattern(500_000)).unwrap();
+    let file = File::create_new(mount.at("new")).unwrap();
+    let piece = pattern(65_536);
+    let told = (0..60).find_map(|number| file.write_all_at(&piece, number * 65_536).err());
+    let told = told.or_else(|| file.sync_all().err()).expect("it cannot hold all that");
+    assert_eq!(told.kind(), std::io::ErrorKind::StorageFull);
+    drop(file);
+    assert!(fs::read(mount.at("old")).unwrap() == pattern(500_000));
+    fs::remove_file(mount.at("new")).unwrap();
+    eventually(|| {
+        let file = File::create(mount.at("next"))?;
+        file.write_all_at(&piece, 0)?;
+        file.sync_all()
+    })
+    .unwrap();
+    mount.unmount();
+    let mount = store.mount().unwrap();
+    assert!(fs::read(mount.at("old")).unwrap() == pattern(500_000));
+    assert!(fs::read(mount.at("next")).unwrap() == piece);
     mount.unmount();
 }
