@@ -78,6 +78,7 @@ fn a_sync_carries_data_and_size_to_the_storage() {
     assert_eq!(fs::metadata(store.below("f")).unwrap().len(), 13_192);
     let durable = OpenOptions::new().write(true).custom_flags(libc::O_DSYNC).open(mount.at("f"));
     durable.unwrap().write_all_at(&[1; 200], 9000).unwrap();
+    assert!(fs::metadata(mount.at("f")).unwrap().blocks() >= 16, "what it takes is shown");
     assert_eq!(fs::metadata(store.below("f")).unwrap().len(), 4096 + 3 * 4096 + 9200 % 4096);
     drop(file);
     mount.unmount();
