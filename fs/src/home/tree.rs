@@ -19,6 +19,7 @@ use std::ffi::{OsStr, OsString};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use uuid::Uuid;
 
 /// The home of one VM, open.
@@ -27,6 +28,8 @@ pub struct Home {
     pub(super) nodes: Arc<Nodes>,
     /// The storage has nothing to tell when a file is closed.
     local: bool,
+    /// A sync of some file has failed: from then on, what was not synced by us is taken for lost in a crash.
+    pub(super) doubts: Arc<AtomicBool>,
 }
 
 impl std::fmt::Debug for Home {
@@ -51,7 +54,7 @@ impl Home {
         let keys = Arc::new(HomeKeys::new(key, vm, arena).map_err(no_key)?);
         let local = is_local(&dir)?;
         let nodes = Nodes::new(dir, &stat, Pressure::of_process());
-        Ok(Home { keys, nodes: Arc::new(nodes), local })
+        Ok(Home { keys, nodes: Arc::new(nodes), local, doubts: Arc::default() })
     }
 
     /// Whether the storage may tell of faults of earlier writes when a file is closed.
