@@ -1,8 +1,11 @@
 //! The home of a VM: mount, files, umount, and what the datastore sees.
 
+use rustix::fs::{CWD, FileType, Mode, XattrFlags, getxattr, makedev, mknodat, setxattr};
+use rustix::io::Errno;
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
+use std::path::Path;
 use tests::host::{Host, pattern};
 use tests::needs;
 use tests::scratch::mounts_below;
@@ -124,4 +127,55 @@ fn mounting_twice_is_told() {
     let host = host_with_home();
     host.coffer(&["vm", "mount", "web01"]).refused(6, &["web01", "mounted"]);
     assert_eq!(mounts_below(&host.run_dir()).len(), 1);
+}
+
+#[test]
+fn a_confined_vmd_keeps_attributes_and_makes_no_devices() {
+    needs!(Root, Fuse);
+    let host = host_with_home();
+    let home = host.home("web01");
+    let (file, folder) = (home.join("f"), home.join("d"));
+    fs::write(&file, b"x").unwrap();
+    fs::create_dir(&folder).unwrap();
+    let set =
+        |path: &Path, name: &str, value: &[u8]| setxattr(path, name, value, XattrFlags::empty());
+    for name in ["user.note", "trusted.note", "security.note"] {
+        set(&file, name, b"kept").unwrap();
+        set(&folder, name, b"kept").unwrap();
+    }
+    // Owner and group everything, the user 1234 reads, others nothing (acl(5)).
+    let entries = [
+        (1_u16, 7_u16, u32::MAX),
+        (2, 4, 1234),
+        (4, 7, u32::MAX),
+        (16, 7, u32::MAX),
+        (32, 0, u32::MAX),
+    ];
+    let mut list = 2_u32.to_le_bytes().to_vec();
+    for (tag, permissions, id) in entries {
+        list.extend(
+            tag.to_le_bytes().into_iter().chain(permissions.to_le_bytes()).chain(id.to_le_bytes()),
+        );
+    }
+    set(&folder, "system.posix_acl_default", &list).unwrap();
+    fs::write(folder.join("inherits"), b"x").unwrap();
+    let mode = Mode::from_raw_mode(0o600);
+    let device = mknodat(CWD, home.join("null"), FileType::CharacterDevice, mode, makedev(1, 3));
+    assert_eq!(device, Err(Errno::PERM));
+    mknodat(CWD, home.join("fifo"), FileType::Fifo, mode, 0).unwrap();
+    umount(&host);
+    mount(&host);
+    let get = |path: &Path, name: &str| {
+        let mut room = [0_u8; 100];
+        getxattr(path, name, &mut room[..]).map(|len| room[..len].to_vec())
+    };
+    for name in ["user.note", "trusted.note", "security.note"] {
+        assert_eq!(
+            (get(&file, name).unwrap(), get(&folder, name).unwrap()),
+            (b"kept".into(), b"kept".into())
+        );
+    }
+    assert_eq!(get(&folder, "system.posix_acl_default").unwrap(), list);
+    assert!(get(&folder.join("inherits"), "system.posix_acl_access").is_ok());
+    umount(&host);
 }

@@ -17,6 +17,10 @@ pub(super) const NO_IOCTL: Errno = Errno::NOTTY;
 /// Answer to `poll`. The kernel then asks no more, and takes files as ready at any time, which they are.
 pub(super) const ALWAYS_READY: Errno = Errno::NOSYS;
 
+/// Answer to a close on a storage that has nothing to tell then. The kernel then asks no more; what it collected it
+/// writes at a close all the same.
+pub(super) const NOTHING_AT_CLOSE: Errno = Errno::NOSYS;
+
 /// Why a request is not done.
 #[derive(Debug)]
 pub(super) enum Refusal {

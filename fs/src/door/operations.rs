@@ -3,7 +3,7 @@
 //! Owns the dispatch and what the kernel has open; what a request means is in `requests` and in the home. Must not
 //! know the transport.
 
-use super::errno::{ALWAYS_READY, NO_ACCESS_CHECK, NO_IOCTL, Refusal, refuse};
+use super::errno::{ALWAYS_READY, NO_ACCESS_CHECK, NO_IOCTL, NOTHING_AT_CLOSE, Refusal, refuse};
 use super::handles::Handles;
 use super::holes::{Search, Searches};
 use super::protocol::{
@@ -132,6 +132,9 @@ impl Door {
     ) -> Result<Answer<'static>, Refusal> {
         Ok(match asked {
             OnFile::Write(write) => Answer::Written(self.write_file(handle, write)?),
+            OnFile::Flush if !self.home.tells_at_close() => {
+                return Err(Refusal::Always(NOTHING_AT_CLOSE));
+            }
             OnFile::Flush => self.files.get(handle)?.file.settle().map(|()| Answer::Done)?,
             OnFile::Release => {
                 drop(self.files.remove(handle));
@@ -267,3 +270,7 @@ fn fail<T>(operation: &'static str, done: Result<T, HomeError>, reply: Option<im
         reply.send(Err(Refusal::from(error).errno(operation)));
     }
 }
+
+#[cfg(test)]
+#[path = "operations_tests.rs"]
+mod tests;

@@ -267,3 +267,7 @@ const _: () = assert!(layout::UNIT.is_multiple_of(SECTOR), "units are made of wh
 #[cfg(test)]
 #[path = "file_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "full_tests.rs"]
+mod full_tests;

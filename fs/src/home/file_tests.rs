@@ -339,6 +339,23 @@ fn a_sync_that_failed_inside_a_shrink_fails_the_next_sync() {
     again.sync(true).unwrap();
 }
 
+/// Found by the model check, seed 534: junk of a crash was zeroed, the sync of that failed, and the file was opened
+/// again, where the zeros looked as if they had always been there. A second crash could lose them but not the growth.
+#[test]
+fn after_a_sync_that_failed_growth_waits_for_one_that_does_not() {
+    let fixture = Fixture::new();
+    let (disk, file) = faulty(&fixture);
+    disk.inject(flush_fault());
+    file.truncate(4500).unwrap();
+    drop(file);
+    let stored = disk.len().unwrap();
+    let keys = Arc::clone(&fixture.keys);
+    let again = HomeFile::open(Arc::clone(&disk), stored, keys, "f".into()).unwrap();
+    again.doubt();
+    assert!(again.truncate(6000).is_err(), "it grew without a sync");
+    assert_eq!(disk.len().unwrap(), stored);
+}
+
 #[test]
 fn a_sync_that_failed_fails_for_every_handle() {
     let fixture = Fixture::new();

@@ -27,6 +27,7 @@ mod ranges;
 mod recent;
 mod scratch;
 mod space;
+mod storage;
 mod store;
 mod tail;
 mod tree;

@@ -15,7 +15,7 @@ use rustix::fs::{FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 use std::ops::Deref;
 use std::os::fd::{BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError};
 
 /// What an inode is opened with besides its access mode: no links are followed, and a fifo or device that was
@@ -32,6 +32,17 @@ pub(crate) struct OpenFile {
     pub(super) harmless: Recent<()>,
     /// Handles that were opened for writing.
     writers: AtomicUsize,
+    /// Of the home: some sync has failed.
+    doubts: Arc<AtomicBool>,
+}
+
+impl Drop for OpenFile {
+    fn drop(&mut self) {
+        // The next who opens it knows nothing of this, and the storage has told it once only.
+        if self.file.verdict().is_err() {
+            self.doubts.store(true, Ordering::Release);
+        }
+    }
 }
 
 /// One opening of a file, by somebody who writes or not.
@@ -161,7 +172,12 @@ impl Home {
         let stored = u64::try_from(stat.st_size).unwrap_or(0);
         let store = FileBacking::new(fd);
         let file = HomeFile::open(store, stored, Arc::clone(&self.keys), node.label())?;
-        Ok(OpenFile { file, writable, harmless: Recent::default(), writers: AtomicUsize::new(0) })
+        if self.doubts.load(Ordering::Acquire) {
+            file.doubt();
+        }
+        let doubts = Arc::clone(&self.doubts);
+        let (harmless, writers) = (Recent::default(), AtomicUsize::new(0));
+        Ok(OpenFile { file, writable, harmless, writers, doubts })
     }
 }
 

@@ -37,6 +37,8 @@ impl Entry {
 struct Queue {
     entries: Vec<Entry>,
     next_id: u64,
+    /// Requests that wait. Waking is a system call, also when there is none.
+    waiting: usize,
 }
 
 /// First come, first served locks on byte ranges.
@@ -48,7 +50,7 @@ pub(crate) struct RangeLock {
 
 impl RangeLock {
     pub(crate) fn new() -> Self {
-        let queue = Queue { entries: Vec::with_capacity(ROOM), next_id: 0 };
+        let queue = Queue { entries: Vec::with_capacity(ROOM), next_id: 0, waiting: 0 };
         RangeLock { queue: Mutex::new(queue), left: Condvar::new() }
     }
 
@@ -59,7 +61,9 @@ impl RangeLock {
         queue.next_id += 1;
         queue.entries.push(Entry { id, range, access });
         while blocked(&queue, id) {
+            queue.waiting += 1;
             queue = self.left.wait(queue).unwrap_or_else(PoisonError::into_inner);
+            queue.waiting -= 1;
         }
         RangeGuard { lock: self, id }
     }
@@ -89,9 +93,9 @@ impl Drop for RangeGuard<'_> {
         if let Some(at) = queue.entries.iter().position(|entry| entry.id == self.id) {
             queue.entries.remove(at);
         }
-        let others = !queue.entries.is_empty();
+        let awaited = queue.waiting > 0;
         drop(queue);
-        if others {
+        if awaited {
             self.lock.left.notify_all();
         }
     }

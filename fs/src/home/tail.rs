@@ -100,9 +100,16 @@ impl<S: Store> HomeFile<S> {
             if self.cipher.get().is_none() {
                 self.load_header(stored)?;
             }
-            *tail = Tail { unwritten: tail.unwritten.take(), ..Tail::of(stored) };
+            let (unwritten, unsure) = (tail.unwritten.take(), tail.unsure);
+            *tail = Tail { unwritten, unsure, ..Tail::of(stored) };
         }
         Ok(())
+    }
+
+    /// Notes that a sync failed before the file was opened: what reads as zero behind its end may not be durable, and
+    /// must be synced before the file grows.
+    pub(crate) fn doubt(&self) {
+        self.exclusive().unsure = true;
     }
 
     /// Makes the header if there is none; the caller holds the tail exclusively.

@@ -11,6 +11,7 @@ use super::keys::HomeKeys;
 use super::node::{At, Node, Nodes};
 use super::open::open_node;
 use super::pressure::Pressure;
+use super::storage::is_local;
 use crypto::{Arena, HomeKey};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, StatVfs};
 use rustix::io::Errno;
@@ -18,12 +19,17 @@ use std::ffi::{OsStr, OsString};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use uuid::Uuid;
 
 /// The home of one VM, open.
 pub struct Home {
     pub(super) keys: Arc<HomeKeys>,
     pub(super) nodes: Arc<Nodes>,
+    /// The storage has nothing to tell when a file is closed.
+    local: bool,
+    /// A sync of some file has failed: from then on, what was not synced by us is taken for lost in a crash.
+    pub(super) doubts: Arc<AtomicBool>,
 }
 
 impl std::fmt::Debug for Home {
@@ -46,8 +52,14 @@ impl Home {
         }
         let no_key = |source| HomeError::Key { file: "(the home itself)".into(), source };
         let keys = Arc::new(HomeKeys::new(key, vm, arena).map_err(no_key)?);
+        let local = is_local(&dir)?;
         let nodes = Nodes::new(dir, &stat, Pressure::of_process());
-        Ok(Home { keys, nodes: Arc::new(nodes) })
+        Ok(Home { keys, nodes: Arc::new(nodes), local, doubts: Arc::default() })
+    }
+
+    /// Whether the storage may tell of faults of earlier writes when a file is closed.
+    pub(crate) fn tells_at_close(&self) -> bool {
+        !self.local
     }
 
     /// The table of nodes, for the thread that keeps it small.

@@ -77,3 +77,17 @@ fn the_same_value_never_looks_the_same() {
     let mut sealed = |nonce| seal(b"user.a", b"value", &nonce, &key, &mut room).unwrap().to_vec();
     assert_ne!(sealed([1; NONCE_LEN])[VECTOR_AT..], sealed([2; NONCE_LEN])[VECTOR_AT..]);
 }
+
+proptest::proptest! {
+    #[test]
+    fn whatever_the_storage_holds_opens_to_nothing(mut stored: Vec<u8>, name: Vec<u8>) {
+        let key = key();
+        proptest::prop_assert_eq!(open(&name, &mut stored, &key), None);
+        if let Some((space, rest)) = plain_name(&name) {
+            let plain = [space, rest].concat();
+            if let Ok(stored) = StoredName::of(&plain) {
+                proptest::prop_assert_eq!(stored.as_c_str().to_bytes(), &name[..]);
+            }
+        }
+    }
+}

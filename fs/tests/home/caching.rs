@@ -1,7 +1,7 @@
 //! A mount that nobody else changes: the kernel collects writes and keeps what it knows.
 
 use super::data::map;
-use super::mounted::{Store, pattern};
+use super::mounted::{Store, eventually, pattern};
 use cryptfs::door::Caching;
 use rustix::fs::{SeekFrom, seek};
 use std::fs::{self, File, OpenOptions};
@@ -78,6 +78,7 @@ fn a_sync_carries_data_and_size_to_the_storage() {
     assert_eq!(fs::metadata(store.below("f")).unwrap().len(), 13_192);
     let durable = OpenOptions::new().write(true).custom_flags(libc::O_DSYNC).open(mount.at("f"));
     durable.unwrap().write_all_at(&[1; 200], 9000).unwrap();
+    assert!(fs::metadata(mount.at("f")).unwrap().blocks() >= 16, "what it takes is shown");
     assert_eq!(fs::metadata(store.below("f")).unwrap().len(), 4096 + 3 * 4096 + 9200 % 4096);
     drop(file);
     mount.unmount();
@@ -157,5 +158,31 @@ fn many_search_while_others_write() {
             });
         }
     });
+    mount.unmount();
+}
+
+#[test]
+fn a_full_storage_is_told_at_the_sync_and_harms_no_old_byte() {
+    let Some(store) = Store::small(2 << 20) else { return };
+    let Some(mount) = store.mount_as(Caching::Exclusive) else { return };
+    fs::write(mount.at("old"), pattern(500_000)).unwrap();
+    let file = File::create_new(mount.at("new")).unwrap();
+    let piece = pattern(65_536);
+    let told = (0..60).find_map(|number| file.write_all_at(&piece, number * 65_536).err());
+    let told = told.or_else(|| file.sync_all().err()).expect("it cannot hold all that");
+    assert_eq!(told.kind(), std::io::ErrorKind::StorageFull);
+    drop(file);
+    assert!(fs::read(mount.at("old")).unwrap() == pattern(500_000));
+    fs::remove_file(mount.at("new")).unwrap();
+    eventually(|| {
+        let file = File::create(mount.at("next"))?;
+        file.write_all_at(&piece, 0)?;
+        file.sync_all()
+    })
+    .unwrap();
+    mount.unmount();
+    let mount = store.mount().unwrap();
+    assert!(fs::read(mount.at("old")).unwrap() == pattern(500_000));
+    assert!(fs::read(mount.at("next")).unwrap() == piece);
     mount.unmount();
 }

@@ -191,6 +191,16 @@ pub(crate) fn map(file: &File, len: usize, work: impl FnOnce(&mut [u8])) {
     }
 }
 
+/// Locks bytes for an open file, not for the process (`F_OFD_SETLK`, fcntl(2)), without waiting.
+pub(crate) fn lock_range(file: &File, start: i64, len: i64) -> std::io::Result<()> {
+    use std::os::fd::AsRawFd;
+    let kind = i16::try_from(libc::F_WRLCK).unwrap();
+    let lock = libc::flock { l_type: kind, l_whence: 0, l_start: start, l_len: len, l_pid: 0 };
+    // SAFETY: the descriptor is open, and the structure is initialised and outlives the call.
+    let done = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_SETLK, &raw const lock) };
+    if done == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
+}
+
 #[test]
 fn parallel_writers_lose_nothing() {
     const PART: usize = 300 * 1024 + 77;

@@ -55,6 +55,11 @@ fn rename_flags_reach_the_storage() {
     };
     let refused = rename("a", "b", RenameFlags::NOREPLACE);
     assert_eq!(refused, Err(rustix::io::Errno::EXIST));
+    fs::write(mount.at("gone"), b"G").unwrap();
+    rename("gone", "here", RenameFlags::WHITEOUT).unwrap();
+    let whiteout = fs::symlink_metadata(mount.at("gone")).unwrap();
+    assert_eq!((whiteout.mode() & 0o170_000, whiteout.rdev()), (0o020_000, 0));
+    assert_eq!(fs::read(mount.at("here")).unwrap(), b"G");
     rename("a", "b", RenameFlags::EXCHANGE).unwrap();
     assert_eq!(fs::read(mount.at("a")).unwrap(), b"B");
     assert_eq!(fs::read(mount.at("b")).unwrap(), b"A");

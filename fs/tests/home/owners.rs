@@ -1,6 +1,7 @@
 //! Owners, modes and times.
 
 use super::mounted::{Mounted, Store};
+use cryptfs::door::Caching;
 use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, Timespec, Timestamps, Uid};
 use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 use std::fs::{self, Permissions};
@@ -87,21 +88,40 @@ fn folders_with_the_group_bit_pass_their_group_on() {
 
 #[test]
 fn set_user_bits_fall_with_owner_and_content() {
-    let store = Store::new();
-    let Some(mount) = store.mount() else { return };
-    fs::set_permissions(mount.path(), Permissions::from_mode(0o777)).unwrap();
-    for line in ["echo more >> f", "truncate -s 1 f"] {
-        fs::write(mount.at("f"), b"program").unwrap();
-        chown(mount.at("f"), Some(1234), Some(1234)).unwrap();
-        fs::set_permissions(mount.at("f"), Permissions::from_mode(0o4777)).unwrap();
-        assert_eq!(mode(&mount, "f"), 0o4777);
-        assert!(as_user(&mount, 4321, 4321, line));
-        assert_eq!(mode(&mount, "f"), 0o777, "{line}");
+    for caching in [Caching::Shared, Caching::Exclusive] {
+        let store = Store::new();
+        let Some(mount) = store.mount_as(caching) else { return };
+        fs::set_permissions(mount.path(), Permissions::from_mode(0o777)).unwrap();
+        let make = |mode| {
+            fs::write(mount.at("f"), b"program").unwrap();
+            chown(mount.at("f"), Some(1234), Some(1234)).unwrap();
+            fs::set_permissions(mount.at("f"), Permissions::from_mode(mode)).unwrap();
+            assert_eq!(super::owners::mode(&mount, "f"), mode, "as it was set");
+        };
+        for line in [
+            "echo more >> f",
+            "truncate -s 1 f",
+            ": > f",
+            "fallocate -p -o 0 -l 2 f",
+            "fallocate -l 9000 f",
+            "dd if=/dev/zero of=f bs=512 count=1 oflag=direct conv=notrunc",
+        ] {
+            // Without execution by the group, its bit is none of a program.
+            for (before, after) in [(0o4777, 0o777), (0o6777, 0o777), (0o6767, 0o2767)] {
+                make(before);
+                assert!(as_user(&mount, 4321, 4321, line), "{line}");
+                assert_eq!(mode(&mount, "f"), after, "{line}, {before:o}, {caching:?}");
+            }
+        }
+        make(0o6755);
+        chown(mount.at("f"), Some(99), None).unwrap();
+        assert_eq!(mode(&mount, "f"), 0o755);
+        // Root keeps them when it changes the content, as on a local file system.
+        make(0o4755);
+        fs::OpenOptions::new().write(true).open(mount.at("f")).unwrap().set_len(3).unwrap();
+        assert_eq!(mode(&mount, "f"), 0o4755);
+        mount.unmount();
     }
-    fs::set_permissions(mount.at("f"), Permissions::from_mode(0o4755)).unwrap();
-    chown(mount.at("f"), Some(99), None).unwrap();
-    assert_eq!(mode(&mount, "f"), 0o755);
-    mount.unmount();
 }
 
 #[test]

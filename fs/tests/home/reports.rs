@@ -1,7 +1,7 @@
 //! Faults that users of other encrypting file systems have reported, each with the shortest way to it. None may
 //! come up here.
 
-use super::data::map;
+use super::data::{lock_range, map};
 use super::mounted::{Store, pattern};
 use super::owners::as_ids;
 use cryptfs::door::Caching;
@@ -232,16 +232,6 @@ fn trees_are_copied_in_parallel_without_a_missing_name() {
         assert_eq!(fs::read_dir(mount.path()).unwrap().count(), 1);
         mount.unmount();
     }
-}
-
-/// Locks bytes for an open file, not for the process (`F_OFD_SETLK`, fcntl(2)), without waiting.
-fn lock_range(file: &File, start: i64, len: i64) -> std::io::Result<()> {
-    use std::os::fd::AsRawFd;
-    let kind = i16::try_from(libc::F_WRLCK).unwrap();
-    let lock = libc::flock { l_type: kind, l_whence: 0, l_start: start, l_len: len, l_pid: 0 };
-    // SAFETY: the descriptor is open, and the structure is initialised and outlives the call.
-    let done = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_SETLK, &raw const lock) };
-    if done == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
 }
 
 #[test]

@@ -27,6 +27,11 @@ fn env(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
 }
 
+fn open(disk: &Arc<Disk>, keys: &Arc<HomeKeys>) -> HomeFile<Arc<Disk>> {
+    let stored = disk.len().unwrap();
+    HomeFile::open(Arc::clone(disk), stored, Arc::clone(keys), "model".into()).unwrap()
+}
+
 /// One life of a file: operations, crashes, and going on from what a crash left.
 struct Life {
     keys: Arc<HomeKeys>,
@@ -47,13 +52,7 @@ struct Life {
 impl Life {
     fn new(keys: &Arc<HomeKeys>, image: Vec<u8>, content: Vec<u8>, dice: Dice) -> Life {
         let disk = Disk::of(image.clone());
-        let file = HomeFile::open(
-            Arc::clone(&disk),
-            disk.len().unwrap(),
-            Arc::clone(keys),
-            "model".into(),
-        )
-        .unwrap();
+        let file = open(&disk, keys);
         let keys = Arc::clone(keys);
         Life {
             keys,
@@ -96,6 +95,12 @@ impl Life {
 
     fn step(&mut self) {
         let mut expected = self.now();
+        if self.file.verdict().is_err() {
+            // A sync failed inside an operation, and fails all that follow until the file is opened again.
+            assert!(self.file.sync(true).is_err(), "a failed sync is forgotten");
+            self.file = open(&self.disk, &self.keys);
+            self.file.doubt();
+        }
         match self.dice.below(13) {
             12 => self.meet_a_fault(&mut expected),
             0 | 1 => {

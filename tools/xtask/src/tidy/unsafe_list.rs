@@ -27,6 +27,7 @@ const ALLOWED: &[(&str, &str)] = &[
     ("fs/crypto/src/sheet_tests.rs", "passes a descriptor to a child by its number"),
     ("fs/crypto/src/support.rs", "test memory that ends at an unmapped page"),
     ("fs/tests/allocations.rs", "an allocator that counts"),
+    ("fs/tests/home_allocations.rs", "an allocator that counts"),
     ("fs/tests/home/data.rs", "maps files of a mounted home, and calls truncate(2) by path"),
     ("hostd/vmd/tests/it/confinement.rs", "makes the calls that the confinement must stop"),
 ];
