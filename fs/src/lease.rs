@@ -10,6 +10,7 @@
 //! maker writes to it. So taking over is making the next number, of two hosts that try one succeeds, and a holder
 //! that was gone for however long sees that it has been replaced.
 
+mod files;
 mod record;
 
 pub use record::{Holder, Record, Standing, Use};
@@ -18,19 +19,11 @@ use crate::folder::VmFolder;
 use crate::seal::SealError;
 use crate::seal::store::Put;
 use crypto::{Arena, HomeKey, MacKey};
+use files::{Files, Found, MAX_FILES};
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use thiserror::Error;
 use uuid::Uuid;
-
-/// Beginning of the name of an exclusive lease; its epoch in 16 hex digits follows.
-const EXCLUSIVE: &str = "exclusive.";
-
-/// Beginning of the name of a shared record; the identity of the host follows.
-const SHARED: &str = "shared.";
-
-/// Most files looked at: a cluster has at most some dozens of hosts, and old leases are removed.
-const MAX_FILES: usize = 1024;
 
 /// How often a claim begins anew because another host was faster by a moment.
 const MAX_RACES: usize = 8;
@@ -106,20 +99,8 @@ pub enum Renewal {
 /// The leases of one home.
 #[derive(Debug)]
 pub struct Leases {
-    folder: PathBuf,
     vm: Uuid,
-    key: MacKey,
-}
-
-/// What the folder holds now.
-#[derive(Debug, Default)]
-struct Found {
-    /// The highest epoch, 0 before the first lease, and the exclusive lease with it.
-    epoch: u64,
-    last: Option<Record>,
-    /// Epochs below it.
-    old: Vec<u64>,
-    shared: Vec<Record>,
+    files: Files,
 }
 
 impl Leases {
@@ -136,7 +117,7 @@ impl Leases {
         let folder = folder.leases();
         let key = MacKey::derive(home, arena, record::MAC_INFO)
             .map_err(|source| SealError::Key { path: folder.clone(), source })?;
-        Ok(Self { folder, vm, key })
+        Ok(Self { vm, files: Files { folder, vm, key } })
     }
 
     /// Claims the home for `holder`. What an earlier run of the same host left is taken over without a question;
@@ -151,9 +132,9 @@ impl Leases {
         force: bool,
         now: u64,
     ) -> Result<Taken, LeaseError> {
-        self.make_folder()?;
+        self.files.make_folder()?;
         for _ in 0..MAX_RACES {
-            let found = self.look()?;
+            let found = self.files.look()?;
             let others = others(&found, how, holder.id);
             if let (Some(other), false) = (others.first(), force) {
                 return Err(LeaseError::Held(Box::new(other.clone())));
@@ -165,7 +146,7 @@ impl Leases {
             let Some(claim) = claimed else { continue };
             // Another host may have begun between the look and the claim. Each looks after it has claimed, so that
             // at least one of the two sees the other.
-            let later = self::others(&self.look()?, how, holder.id);
+            let later = self::others(&self.files.look()?, how, holder.id);
             if let (Some(other), false) = (later.first(), force) {
                 self.release(&claim, now)?;
                 return Err(LeaseError::Held(Box::new(other.clone())));
@@ -185,14 +166,14 @@ impl Leases {
     ) -> Result<Option<Claim>, LeaseError> {
         let epoch = found.epoch.checked_add(1).ok_or(LeaseError::Raced)?;
         let record = Record::new(self.vm, how, epoch, holder, now);
-        match self.put(&record, Put::New) {
+        match self.files.put(&record, Put::New) {
             Ok(()) => {}
             Err(LeaseError::Record(SealError::Exists { .. })) => return Ok(None),
             Err(e) => return Err(e),
         }
         // An earlier run of this host may have left its shared record. That it goes is no condition.
         if found.shared.iter().any(|shared| shared.host == holder.id) {
-            self.remove(&self.shared_path(holder.id))?;
+            self.files.remove(&self.files.shared_path(holder.id))?;
         }
         Ok(Some(Claim { record }))
     }
@@ -216,7 +197,7 @@ impl Leases {
             self.release(&claim, now)?;
         }
         let record = Record::new(self.vm, Use::Shared, epoch, holder, now);
-        self.put(&record, Put::Over)?;
+        self.files.put(&record, Put::Over)?;
         Ok(Some(Claim { record }))
     }
 
@@ -225,7 +206,7 @@ impl Leases {
     /// # Errors
     /// Faults of the storage.
     pub fn resume(&self, holder: &Holder, how: Use) -> Result<Option<Claim>, LeaseError> {
-        let found = self.look()?;
+        let found = self.files.look()?;
         let candidates = match how {
             Use::Exclusive => found.last.into_iter().collect(),
             Use::Shared if found.last.as_ref().is_some_and(|r| r.is_held_by_other(holder.id)) => {
@@ -244,8 +225,8 @@ impl Leases {
     /// Faults of the storage; the claim stands as far as is known.
     pub fn renew(&self, claim: &mut Claim, now: u64) -> Result<Renewal, LeaseError> {
         claim.record.renewed = now;
-        self.put(&claim.record, Put::Over)?;
-        let found = self.look()?;
+        self.files.put(&claim.record, Put::Over)?;
+        let found = self.files.look()?;
         let last = found.last;
         Ok(match claim.how() {
             Use::Exclusive => match last {
@@ -279,11 +260,11 @@ impl Leases {
 
     fn end(&self, claim: &Claim, standing: Standing, now: u64) -> Result<(), LeaseError> {
         if claim.how() == Use::Shared {
-            return self.remove(&self.shared_path(claim.record.host));
+            return self.files.remove(&self.files.shared_path(claim.record.host));
         }
         let mut record = claim.record.clone();
         (record.standing, record.renewed) = (standing, now);
-        self.put(&record, Put::Over)
+        self.files.put(&record, Put::Over)
     }
 
     /// Whether the host of a record has stopped since.
@@ -291,22 +272,19 @@ impl Leases {
     /// # Errors
     /// Faults of the storage.
     pub fn has_left(&self, record: &Record) -> Result<bool, LeaseError> {
-        let now = record::read(&self.path_of(record), self.vm, &self.key)?;
+        let now = self.files.read(&self.files.path_of(record))?;
         Ok(now.is_none_or(|now| now.standing != Standing::Held || now.host != record.host))
     }
 
-    /// Removes what a claim has made void: exclusive leases of lower epochs, and records of the hosts that it was
-    /// taken from.
+    /// Removes what a claim has made void: exclusive leases of lower epochs, records of the hosts that it was taken
+    /// from, and what crashes have left of files of both. Must come before the first renewal.
     ///
     /// # Errors
     /// Faults of the storage; nothing depends on it.
     pub fn clear(&self, taken: &Taken) -> Result<(), LeaseError> {
-        let found = self.look()?;
-        for epoch in found.old.iter().filter(|epoch| **epoch < taken.claim.epoch()) {
-            self.remove(&self.exclusive_path(*epoch))?;
-        }
+        self.files.clear(&taken.claim.record)?;
         for record in taken.ousted.iter().filter(|record| record.how == Use::Shared) {
-            self.remove(&self.path_of(record))?;
+            self.files.remove(&self.files.path_of(record))?;
         }
         Ok(())
     }
@@ -316,91 +294,9 @@ impl Leases {
     /// # Errors
     /// Faults of the storage.
     pub fn holders(&self) -> Result<Vec<Record>, LeaseError> {
-        let found = self.look()?;
+        let found = self.files.look()?;
         let all = found.last.into_iter().chain(found.shared);
         Ok(all.filter(|record| record.standing == Standing::Held).collect())
-    }
-
-    fn look(&self) -> Result<Found, LeaseError> {
-        let mut epochs = Vec::new();
-        let mut found = Found::default();
-        for name in self.names()? {
-            if let Some(host) = name.strip_prefix(SHARED).and_then(|id| id.parse().ok()) {
-                let path = self.shared_path(host);
-                found.shared.extend(record::read(&path, self.vm, &self.key)?);
-            } else if let Some(epoch) = name.strip_prefix(EXCLUSIVE).and_then(parse_epoch) {
-                epochs.push(epoch);
-            }
-        }
-        epochs.sort_unstable();
-        if let Some(last) = epochs.pop() {
-            let path = self.exclusive_path(last);
-            found.epoch = last;
-            found.last = record::read(&path, self.vm, &self.key)?;
-            check_epoch(&path, found.last.as_ref(), last)?;
-        }
-        found.old = epochs;
-        Ok(found)
-    }
-
-    fn names(&self) -> Result<Vec<String>, LeaseError> {
-        let failed = |source| self.failed("list", source);
-        let entries = match std::fs::read_dir(&self.folder) {
-            Ok(entries) => entries,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(e) => return Err(failed(e)),
-        };
-        let mut names = Vec::new();
-        for entry in entries {
-            names.extend(entry.map_err(failed)?.file_name().into_string());
-            if names.len() > MAX_FILES {
-                return Err(LeaseError::Crowded { path: self.folder.clone() });
-            }
-        }
-        Ok(names)
-    }
-
-    fn make_folder(&self) -> Result<(), LeaseError> {
-        match std::fs::create_dir(&self.folder) {
-            Err(e) if e.kind() != io::ErrorKind::AlreadyExists => Err(self.failed("make", e)),
-            _ => Ok(()),
-        }
-    }
-
-    fn put(&self, record: &Record, how: Put) -> Result<(), LeaseError> {
-        match record::write(&self.path_of(record), record, &self.key, how) {
-            // What other hosts see is what counts; a power loss ends this host as well.
-            Ok(()) | Err(SealError::NotDurable { .. }) => Ok(()),
-            Err(e) => Err(e.into()),
-        }
-    }
-
-    fn remove(&self, path: &Path) -> Result<(), LeaseError> {
-        match std::fs::remove_file(path) {
-            Err(source) if source.kind() != io::ErrorKind::NotFound => {
-                Err(LeaseError::Folder { path: path.to_owned(), action: "remove", source })
-            }
-            _ => Ok(()),
-        }
-    }
-
-    fn path_of(&self, record: &Record) -> PathBuf {
-        match record.how {
-            Use::Exclusive => self.exclusive_path(record.epoch),
-            Use::Shared => self.shared_path(record.host),
-        }
-    }
-
-    fn exclusive_path(&self, epoch: u64) -> PathBuf {
-        self.folder.join(format!("{EXCLUSIVE}{epoch:016x}"))
-    }
-
-    fn shared_path(&self, host: Uuid) -> PathBuf {
-        self.folder.join(format!("{SHARED}{host}"))
-    }
-
-    fn failed(&self, action: &'static str, source: io::Error) -> LeaseError {
-        LeaseError::Folder { path: self.folder.clone(), action, source }
     }
 }
 
@@ -409,25 +305,6 @@ fn others(found: &Found, how: Use, own: Uuid) -> Vec<Record> {
     let shared = found.shared.iter().filter(|_| how == Use::Exclusive);
     let all = found.last.iter().chain(shared);
     all.filter(|record| record.is_held_by_other(own)).cloned().collect()
-}
-
-/// The epoch in the name of a file, which has one spelling only.
-fn parse_epoch(digits: &str) -> Option<u64> {
-    let epoch = u64::from_str_radix(digits, 16).ok()?;
-    (format!("{epoch:016x}") == digits).then_some(epoch)
-}
-
-/// A record that stands under another number was put there by hand.
-fn check_epoch(path: &Path, record: Option<&Record>, epoch: u64) -> Result<(), SealError> {
-    match record {
-        Some(record) if record.epoch != epoch => Err(SealError::Misplaced {
-            path: path.to_owned(),
-            field: "epoch",
-            found: record.epoch.to_string(),
-            expected: epoch.to_string(),
-        }),
-        _ => Ok(()),
-    }
 }
 
 #[cfg(test)]

@@ -28,7 +28,7 @@ impl Bench {
     }
 
     fn files(&self) -> Vec<String> {
-        let mut names = self.leases().names().unwrap();
+        let mut names = self.leases().files.names().unwrap();
         names.sort();
         names
     }
@@ -189,7 +189,7 @@ fn what_no_host_of_the_vm_wrote_is_refused_by_name() {
     let bench = Bench::new();
     let leases = bench.leases();
     leases.take(&host(1), Use::Exclusive, false, 100).unwrap();
-    let path = leases.exclusive_path(1);
+    let path = leases.files.exclusive_path(1);
     let good = std::fs::read_to_string(&path).unwrap();
     let edits = [
         good.replace("host1", "host2"),
@@ -204,10 +204,10 @@ fn what_no_host_of_the_vm_wrote_is_refused_by_name() {
         assert!(error.to_string().contains("exclusive.0000000000000001"), "{error}");
     }
     // A good record under another number.
-    std::fs::write(leases.exclusive_path(9), &good).unwrap();
+    std::fs::write(leases.files.exclusive_path(9), &good).unwrap();
     let error = leases.take(&host(2), Use::Exclusive, false, 200).unwrap_err();
     assert!(matches!(error, LeaseError::Record(SealError::Misplaced { .. })), "{error}");
-    std::fs::remove_file(leases.exclusive_path(9)).unwrap();
+    std::fs::remove_file(leases.files.exclusive_path(9)).unwrap();
     std::fs::write(&path, &good).unwrap();
     // That of another VM with the same key.
     let error = bench.of(Uuid::from_u128(8)).holders().unwrap_err();
@@ -215,17 +215,37 @@ fn what_no_host_of_the_vm_wrote_is_refused_by_name() {
 }
 
 #[test]
+fn what_a_crash_left_in_the_middle_of_a_write_is_removed_by_the_next() {
+    let bench = Bench::new();
+    let leases = bench.leases();
+    let own = format!(".shared.{}.0011223344556677.coffer-tmp", host(1).id);
+    let other = format!(".shared.{}.0011223344556677.coffer-tmp", host(2).id);
+    leases.take(&host(1), Use::Exclusive, false, 100).unwrap();
+    let old = ".exclusive.0000000000000001.0011223344556677.coffer-tmp";
+    // Somebody may be taking over at this moment.
+    let next = ".exclusive.0000000000000003.0011223344556677.coffer-tmp";
+    for name in [own.as_str(), &other, old, next, ".notes.coffer-tmp"] {
+        std::fs::write(leases.files.folder.join(name), "").unwrap();
+    }
+    let taken = leases.take(&host(1), Use::Exclusive, false, 200).unwrap();
+    leases.clear(&taken).unwrap();
+    let mut left = vec![next, ".notes.coffer-tmp", other.as_str(), "exclusive.0000000000000002"];
+    left.sort_unstable();
+    assert_eq!(bench.files(), left);
+}
+
+#[test]
 fn files_that_are_no_leases_are_left_out() {
     let bench = Bench::new();
     let leases = bench.leases();
-    leases.make_folder().unwrap();
+    leases.files.make_folder().unwrap();
     for name in ["exclusive.1", "exclusive.000000000000000G", "shared.x", "notes", ".exclusive.tmp"]
     {
-        std::fs::write(leases.folder.join(name), "rubbish").unwrap();
+        std::fs::write(leases.files.folder.join(name), "rubbish").unwrap();
     }
     assert_eq!(leases.take(&host(1), Use::Exclusive, false, 1).unwrap().claim.epoch(), 1);
     for number in 0..MAX_FILES {
-        std::fs::write(leases.folder.join(format!("x{number}")), "").unwrap();
+        std::fs::write(leases.files.folder.join(format!("x{number}")), "").unwrap();
     }
     assert!(matches!(leases.holders(), Err(LeaseError::Crowded { .. })));
 }
@@ -234,8 +254,8 @@ fn files_that_are_no_leases_are_left_out() {
 fn the_last_epoch_there_is_ends_in_a_refusal() {
     let bench = Bench::new();
     let leases = bench.leases();
-    leases.make_folder().unwrap();
+    leases.files.make_folder().unwrap();
     let record = Record::new(VM, Use::Exclusive, u64::MAX, &host(1), 1);
-    leases.put(&record, Put::New).unwrap();
+    leases.files.put(&record, Put::New).unwrap();
     assert!(leases.take(&host(1), Use::Exclusive, true, 2).is_err());
 }

@@ -128,7 +128,8 @@ pub fn flush(target: &Path) {
         Ok(Ok(Ok(()))) => {}
         Ok(Ok(Err(e))) => tracing::warn!("{} could not be flushed: {e}", target.display()),
         Ok(Err(_)) => {
-            tracing::warn!("{} was not flushed within {} s", target.display(), FLUSH_WAIT.as_secs())
+            let seconds = FLUSH_WAIT.as_secs();
+            tracing::warn!("{} was not flushed within {seconds} s", target.display());
         }
         Err(e) => tracing::warn!("{} could not be flushed: {e}", target.display()),
     }

@@ -93,6 +93,12 @@ fn is_temporary(name: &OsStr) -> bool {
     bytes.starts_with(b".") && bytes.ends_with(TEMPORARY.as_bytes())
 }
 
+/// The file that a temporary file was to become, if it is one.
+pub(crate) fn target(name: &str) -> Option<&str> {
+    // A dot, the target, a dot, random digits, the end.
+    Some(name.strip_prefix('.')?.strip_suffix(TEMPORARY)?.rsplit_once('.')?.0)
+}
+
 /// A file that goes away unless it is renamed.
 struct Temporary<'a> {
     folder: &'a OwnedFd,
