@@ -85,7 +85,7 @@ pub fn unmount(vm: &str, target: &Path) -> Result<(), Fault> {
         Err(Errno::BUSY) => Err(Fault::refused(
             ErrorCode::InUse,
             format!("the home of VM {vm} is in use{}", busy::named(&busy::holders(target))),
-            "end them, add --lazy to take it away when they have ended, or --force to cut them off",
+            "end them, add --lazy to let them end while it is out of the way, or --force to cut them off",
         )),
         Err(e) => Err(Fault::io("unmount", target)(e)),
     }

@@ -8,6 +8,7 @@ use std::io::Write;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use tests::host::{Host, pattern};
+use tests::nbd::Nbd;
 use tests::scratch::mounts_below;
 use tests::{needs, wait};
 
@@ -254,6 +255,66 @@ fn a_busy_home_names_its_users_and_leaves_lazily() {
     mount(&host, &[]);
     host.coffer(&["vm", "umount", "web01", "--lazy"]).ok();
     assert_eq!(host.state("web01"), "unlocked");
+}
+
+/// The kernel's switches of FUSE mounts, which systemd mounts and a bare host lacks.
+struct Switches {
+    own: bool,
+}
+
+const SWITCHES: &str = "/sys/fs/fuse/connections";
+
+impl Switches {
+    fn mounted() -> Self {
+        let there = || fs::read_to_string("/proc/mounts").unwrap().contains(SWITCHES);
+        let own = !there();
+        if own {
+            let flags = rustix::mount::MountFlags::NOSUID | rustix::mount::MountFlags::NODEV;
+            rustix::mount::mount("fusectl", SWITCHES, "fusectl", flags, None).unwrap();
+        }
+        Self { own }
+    }
+}
+
+impl Drop for Switches {
+    fn drop(&mut self) {
+        if self.own {
+            let flags = rustix::mount::UnmountFlags::DETACH;
+            rustix::mount::unmount(SWITCHES, flags).unwrap();
+        }
+    }
+}
+
+#[test]
+fn disks_go_on_while_a_home_is_fenced_or_its_users_are_cut_off() {
+    needs!(Root, Fuse);
+    let _switches = Switches::mounted();
+    let one = first();
+    one.coffer(&["disk", "create", "web01", "root", "--size", "1M"]).ok();
+    one.coffer(&["disk", "attach", "web01", "root"]).ok();
+    let mut disk = Nbd::open(&one.socket("web01", "root"), "root").unwrap();
+    disk.write(0, &[1; 512]).unwrap();
+    let vmd = || one.json(&["vm", "show", "web01"])["vmd_pid"].as_u64().unwrap();
+    let before = vmd();
+
+    mount(&one, &["--exclusive"]);
+    let mut open = File::create(one.home("web01").join("open")).unwrap();
+    open.write_all(b"flushed").unwrap();
+    one.coffer(&["vm", "umount", "web01", "--force"]).ok();
+    assert!(open.write_all(b"late").and_then(|()| open.sync_all()).is_err());
+    // Nobody waits for the program that has it open still.
+    mount(&one, &["--exclusive"]);
+    assert_eq!(fs::read_to_string(one.home("web01").join("open")).unwrap(), "flushed");
+
+    hide_locks(&one);
+    let two = second(&one);
+    let mounted = mount(&two, &["--force"]);
+    assert_eq!(mounted["epoch"].as_u64(), Some(3));
+    assert!(!is_mounted(&one));
+    assert!(!two.coffer(&["host", "status"]).ok().contains("did not say"));
+    disk.write(512, &[2; 512]).unwrap();
+    disk.flush().unwrap();
+    assert_eq!(vmd(), before, "its vmd has stayed");
 }
 
 #[test]

@@ -90,8 +90,9 @@ fn absolute(path: &Path) -> Result<PathBuf, CliError> {
 fn mounted(vm: &VmInfo) -> String {
     match &vm.home {
         Some(home) => {
-            let mode = vm.home_mount.as_ref().map_or_else(String::new, |m| kebab(&m.mode) + ", ");
-            format!("home of VM {} mounted {mode}at {}\n", vm.name, home.display())
+            let mode = vm.home_mount.as_ref().map(|m| format!(" ({})", kebab(&m.mode)));
+            let mode = mode.unwrap_or_default();
+            format!("home of VM {} mounted at {}{mode}\n", vm.name, home.display())
         }
         None => format!("home of VM {} is not mounted\n", vm.name),
     }
