@@ -102,15 +102,23 @@ pub fn detach(target: &Path) -> Result<(), Fault> {
     }
 }
 
-/// Has the kernel answer every request to a mount with an error from now on, and forget what it had not written yet:
-/// its server ends, whatever it waits for. `false` when this host has no file system with the switch.
+/// Has the kernel answer every request to the mount at `target` with an error from now on, and forget what it had not
+/// written yet: its server ends, whatever it waits for. `false` when nothing is mounted there, or this host has no
+/// file system with the switch.
 #[must_use]
-pub fn abort(device: Device) -> bool {
+pub fn abort(target: &Path) -> bool {
+    let Ok(Some(device)) = device(target) else { return false };
     // The kernel names a connection by the device number of its mount, whose major is 0 (Linux,
     // Documentation/filesystems/fuse.rst, "Control filesystem").
     let switch = Path::new(CONNECTIONS).join(device.minor.to_string()).join("abort");
-    let done = OpenOptions::new().write(true).open(&switch).and_then(|mut f| f.write_all(b"1"));
-    done.inspect_err(|e| tracing::debug!("{}: {e}", switch.display())).is_ok()
+    let opened = OpenOptions::new().write(true).open(&switch);
+    let Ok(mut file) = opened.inspect_err(|e| tracing::debug!("{}: {e}", switch.display())) else {
+        return false;
+    };
+    // Numbers are used again after an unmount. An open switch stays that of its connection, so it is the right one when
+    // the mount is there still.
+    let same = self::device(target).is_ok_and(|now| now == Some(device));
+    same && file.write_all(b"1").is_ok()
 }
 
 /// Has the kernel hand everything that it has not written yet to the server of a mount, for at most [`FLUSH_WAIT`].

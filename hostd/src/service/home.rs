@@ -11,7 +11,7 @@ use crate::datastore::Datastore;
 use crate::fault::Fault;
 use crate::files;
 use crate::host::Host;
-use crate::mounts::{self, Device};
+use crate::mounts;
 use crate::vm::{Inner, Opened, Vm};
 use cryptfs::lease::Leases;
 use cryptfs::safe::Safe;
@@ -33,8 +33,6 @@ pub struct Home {
     target: PathBuf,
     mode: HomeMode,
     stage: Stage,
-    /// Device of the mount, as long as the mount table has told.
-    device: Option<Device>,
     /// Nothing on a datastore that cannot be written, and when the key could not be had at an adoption.
     lease: Option<Kept>,
 }
@@ -62,11 +60,11 @@ pub(crate) struct Wanted {
 }
 
 impl Home {
-    /// A home that an earlier hostd mounted; `mounted` tells whether it still is in the file tree.
+    /// A home that an earlier hostd mounted.
     pub(super) fn adopted(target: PathBuf, mode: HomeMode) -> Self {
         let device = mounts::device(&target).ok().flatten();
         let stage = if device.is_some() { Stage::Mounted } else { Stage::Leaving };
-        Self { target, mode, stage, device, lease: None }
+        Self { target, mode, stage, lease: None }
     }
 
     /// Where it is mounted, while it is in the file tree.
@@ -118,9 +116,8 @@ impl Host {
         } else {
             None
         };
-        let mut home =
-            Home { target, mode: wanted.mode, stage: Stage::Mounted, device: None, lease };
-        match self.serve_home(vm, service, opened, &mut home) {
+        let home = Home { target, mode: wanted.mode, stage: Stage::Mounted, lease };
+        match self.serve_home(vm, service, opened, &home) {
             Ok(()) => {
                 service.home = Some(home);
                 Ok(())
@@ -141,13 +138,12 @@ impl Host {
         vm: &Vm,
         service: &mut Service,
         opened: Opened<Safe>,
-        home: &mut Home,
+        home: &Home,
     ) -> Result<(), Fault> {
         let Opened { key, lease, .. } = opened;
         let sheet = KeySheet::seal(&[SheetKey::Home(&key)])?;
         let vmd = service.up(vm)?;
         let fuse = mounts::mount_home(vm.name.as_str(), &home.target)?;
-        home.device = mounts::device(&home.target).ok().flatten();
         let request =
             Request::ServeHome(ServeHome { mountpoint: home.target.clone(), mode: home.mode });
         if let Err(e) = vmd.call(&request, &[fuse.as_fd(), sheet.as_fd()]) {
@@ -155,8 +151,8 @@ impl Host {
             return Err(e);
         }
         service.keep(lease);
-        let slow = home.device.map(|device| mounts::tune(device, home.mode)).unwrap_or_default();
-        for reason in slow {
+        let device = mounts::device(&home.target).ok().flatten();
+        for reason in device.map(|device| mounts::tune(device, home.mode)).unwrap_or_default() {
             tracing::warn!("the home of VM {} is slower than it could be: {reason}", vm.name);
         }
         Ok(())
@@ -172,14 +168,14 @@ impl Host {
         vm: &Vm,
         inner: &mut Inner,
         service: &mut Service,
-        mut home: Home,
+        home: Home,
     ) -> Result<Option<Home>, Fault> {
         let outcome = match home.stage {
             Stage::Mounted => self.open_safe(vm, inner).and_then(|opened| {
                 home.lease.as_ref().map_or(Ok(()), |lease| lease.check(vm))?;
                 // The dead mount stays until the last moment: an error is better than a folder that takes writes.
                 mounts::detach(&home.target)?;
-                self.serve_home(vm, service, opened, &mut home).map(|()| true)
+                self.serve_home(vm, service, opened, &home).map(|()| true)
             }),
             Stage::Leaving | Stage::Cut => Ok(false),
         };
@@ -213,11 +209,6 @@ impl Host {
             Stage::Leaving if !how.force => return Err(leaving(vm)),
             Stage::Leaving | Stage::Cut => Stage::Cut,
         };
-        if how.force
-            && let Some(device) = home.device
-        {
-            let _without = mounts::abort(device);
-        }
         if home.stage == Stage::Cut {
             forget(vm, service);
         }
@@ -282,18 +273,27 @@ impl Host {
     pub(super) fn fence(&self, vm: &Arc<Vm>, held: &Arc<Held>, why: &str) {
         if !held.is_over() {
             // First of all, as a verb that runs on the VM may take its time.
-            let device = mounts::device(&self.run_folder(&vm.name).join("home"));
-            let _ends_below = device.is_ok_and(|device| device.is_some_and(mounts::abort));
+            let _else_below = mounts::abort(&self.run_folder(&vm.name).join("home"));
         }
-        match vm.enter() {
-            Ok(mut inner) => {
-                let service = inner.service.as_ref();
-                let lease = service.and_then(|s| s.home.as_ref()).and_then(|h| h.lease.as_ref());
-                if lease.is_some_and(|lease| lease.is(held)) {
-                    self.stop_lost(vm, &mut inner, why);
+        // Whatever verb does not end: it ends sometime, or has given the home back itself.
+        while !held.is_over() {
+            match vm.enter() {
+                Ok(mut inner) => {
+                    let home = inner.service.as_ref().and_then(|s| s.home.as_ref());
+                    if home.and_then(|h| h.lease.as_ref()).is_some_and(|lease| lease.is(held)) {
+                        self.stop_lost(vm, &mut inner, why);
+                    }
+                    return;
                 }
+                Err(Fault::Refused(r)) if r.code == ErrorCode::InUse => {
+                    tracing::error!(
+                        "the home of VM {} cannot be stopped yet: {}",
+                        vm.name,
+                        r.message
+                    );
+                }
+                Err(_) => return,
             }
-            Err(e) => tracing::error!("the home of VM {} cannot be stopped: {e}", vm.name),
         }
     }
 
@@ -301,7 +301,7 @@ impl Host {
     pub(super) fn stop_lost(&self, vm: &Vm, inner: &mut Inner, why: &str) {
         let Some(service) = inner.service.as_mut() else { return };
         let Some(home) = service.home.take() else { return };
-        let aborted = home.device.is_some_and(mounts::abort);
+        let aborted = mounts::abort(&home.target);
         if let Err(e) = mounts::detach(&home.target) {
             tracing::warn!("{e}");
         }
@@ -334,6 +334,8 @@ fn take_out(vm: &Vm, home: &Home, how: &UmountVm, failed: bool) -> Result<Stage,
     }
     if how.force {
         mounts::flush(&home.target);
+        // Without the switch users end with the vmd, or when they close their files.
+        let _cut = mounts::abort(&home.target);
         mounts::detach(&home.target)?;
         return Ok(Stage::Cut);
     }
