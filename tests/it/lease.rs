@@ -58,7 +58,10 @@ fn is_mounted(host: &Host) -> bool {
 #[test]
 fn a_home_on_a_local_file_system_is_mounted_exclusively_and_tuned() {
     needs!(Root, Fuse);
-    let host = first();
+    let mut host = Host::prepare(|scratch| scratch.tmpfs("store", 16 << 20));
+    host.init();
+    host.up();
+    host.coffer(&["vm", "create", "web01"]).ok();
     let mounted = mount(&host, &[]);
     assert_eq!((mounted["mode"].as_str(), mounted["epoch"].as_u64()), (Some("exclusive"), Some(1)));
     let limit = |name: &str| {
@@ -78,6 +81,25 @@ fn a_home_on_a_local_file_system_is_mounted_exclusively_and_tuned() {
     assert_eq!(limit("strict_limit"), "1");
     host.coffer(&["vm", "umount", "web01"]).ok();
     assert!(!host.file("web01", "leases").join(format!("shared.{}", host_id(&host))).exists());
+}
+
+/// Any file system but the known local ones may be elsewhere; here it is the home of another VM.
+#[test]
+fn a_home_on_any_other_file_system_is_shared_unless_asked_for() {
+    needs!(Root, Fuse);
+    let one = first();
+    mount(&one, &[]);
+    let mut two = Host::prepare(|_| one.home("web01").join("store"));
+    two.init();
+    two.up();
+    two.coffer(&["vm", "create", "web01"]).ok();
+    assert_eq!(mount(&two, &[])["mode"].as_str(), Some("shared"));
+    fs::write(two.home("web01").join("note"), "works").unwrap();
+    two.coffer(&["vm", "umount", "web01"]).ok();
+    assert_eq!(mount(&two, &["--exclusive"])["mode"].as_str(), Some("exclusive"));
+    assert_eq!(fs::read_to_string(two.home("web01").join("note")).unwrap(), "works");
+    two.coffer(&["vm", "umount", "web01"]).ok();
+    two.stop();
 }
 
 #[test]
