@@ -54,6 +54,11 @@ impl VmFolder {
         self.disks().join(payload_name(disk))
     }
 
+    /// `leases`: which hosts use the home, and how.
+    pub fn leases(&self) -> PathBuf {
+        self.path.join("leases")
+    }
+
     /// `.lock`: held by flock for as long as a host process serves the VM.
     pub fn lock(&self) -> PathBuf {
         self.path.join(".lock")
@@ -82,6 +87,7 @@ mod tests {
         assert_eq!(folder.home(), Path::new("/ds/web01/home"));
         assert_eq!(folder.descriptor(&disk), Path::new("/ds/web01/disks/root.disk"));
         assert_eq!(folder.payload(&disk), Path::new("/ds/web01/disks/root.data"));
+        assert_eq!(folder.leases(), Path::new("/ds/web01/leases"));
         assert_eq!(folder.lock(), Path::new("/ds/web01/.lock"));
     }
 

@@ -12,6 +12,7 @@ pub mod door;
 mod flush;
 pub mod folder;
 pub mod home;
+pub mod lease;
 pub mod name;
 pub mod safe;
 pub mod seal;

@@ -6,7 +6,7 @@
 //! and key once the MAC over the exact bytes fits, [`create`] and [`replace`] write.
 
 mod error;
-mod store;
+pub(crate) mod store;
 mod wrap;
 
 pub use error::{Flaw, SealError};
@@ -72,17 +72,7 @@ impl<B: Body> Sealed<B> {
     /// Parses the bytes of a file; `path` is for messages.
     pub fn parse(path: &Path, bytes: &[u8]) -> Result<Self, SealError> {
         let damaged = |what| SealError::Damaged { path: path.to_owned(), what };
-        if bytes.len() > MAX_SEALED {
-            return Err(SealError::TooLarge { path: path.to_owned(), limit: MAX_SEALED });
-        }
-        if bytes.is_empty() {
-            return Err(damaged(Flaw::Empty));
-        }
-        let end = bytes.iter().position(|byte| *byte == b'\n').unwrap_or(bytes.len());
-        let (line, rest) = bytes.split_at(end);
-        check_head::<B>(path, line)?;
-        let mac_line = rest.strip_prefix(b"\n").and_then(|rest| rest.strip_suffix(b"\n"));
-        let mac = parse_mac(mac_line.ok_or_else(|| damaged(Flaw::Lines))?).map_err(damaged)?;
+        let (line, mac) = split(path, bytes, B::FORMAT)?;
         let body: B =
             serde_json::from_slice(line).map_err(|error| damaged(Flaw::Body(error.to_string())))?;
         check(&body).map_err(damaged)?;
@@ -182,9 +172,18 @@ fn sealed<B: Body>(
     arena: &Arena,
 ) -> Result<Vec<u8>, SealError> {
     check(body).map_err(|what| refused(path, what))?;
+    join(path, body, &mac_key::<B>(path, key, arena)?)
+}
+
+/// The two lines of a file whose body is `body`, the second made with `key`.
+pub(crate) fn join<B: Serialize>(
+    path: &Path,
+    body: &B,
+    key: &MacKey,
+) -> Result<Vec<u8>, SealError> {
     let mut bytes =
         serde_json::to_vec(body).map_err(|error| refused(path, Flaw::Body(error.to_string())))?;
-    let mac = mac_key::<B>(path, key, arena)?.tag(&[&bytes]);
+    let mac = key.tag(&[&bytes]);
     bytes.extend_from_slice(format!("\n{MAC_OPEN}{}{MAC_CLOSE}\n", hex::encode(mac)).as_bytes());
     if bytes.len() > MAX_SEALED {
         return Err(SealError::TooLarge { path: path.to_owned(), limit: MAX_SEALED });
@@ -211,18 +210,40 @@ struct Head {
     features: Vec<String>,
 }
 
-fn check_head<B: Body>(path: &Path, line: &[u8]) -> Result<(), SealError> {
+/// The two lines of a file: the exact bytes of the body, whose format, version and features are checked, and the
+/// MAC.
+pub(crate) fn split<'a>(
+    path: &Path,
+    bytes: &'a [u8],
+    format: &'static str,
+) -> Result<(&'a [u8], [u8; 32]), SealError> {
+    let damaged = |what| SealError::Damaged { path: path.to_owned(), what };
+    if bytes.len() > MAX_SEALED {
+        return Err(SealError::TooLarge { path: path.to_owned(), limit: MAX_SEALED });
+    }
+    if bytes.is_empty() {
+        return Err(damaged(Flaw::Empty));
+    }
+    let end = bytes.iter().position(|byte| *byte == b'\n').unwrap_or(bytes.len());
+    let (line, rest) = bytes.split_at(end);
+    check_head(path, line, format)?;
+    let mac_line = rest.strip_prefix(b"\n").and_then(|rest| rest.strip_suffix(b"\n"));
+    let mac = parse_mac(mac_line.ok_or_else(|| damaged(Flaw::Lines))?).map_err(damaged)?;
+    Ok((line, mac))
+}
+
+fn check_head(path: &Path, line: &[u8], format: &'static str) -> Result<(), SealError> {
     let path = path.to_owned();
     let head = match serde_json::from_slice::<Head>(line) {
         Ok(head) => head,
-        Err(error) if looks_like::<B>(line) => {
+        Err(error) if looks_like(line, format) => {
             return Err(SealError::Damaged { path, what: Flaw::Body(error.to_string()) });
         }
-        Err(_) => return Err(SealError::NotOurs { path, expected: B::FORMAT, found: None }),
+        Err(_) => return Err(SealError::NotOurs { path, expected: format, found: None }),
     };
-    if head.format != B::FORMAT {
+    if head.format != format {
         let found = Some(head.format);
-        return Err(SealError::NotOurs { path, expected: B::FORMAT, found });
+        return Err(SealError::NotOurs { path, expected: format, found });
     }
     if head.version != u64::from(VERSION) {
         let found = head.version;
@@ -236,9 +257,9 @@ fn check_head<B: Body>(path: &Path, line: &[u8]) -> Result<(), SealError> {
 }
 
 /// Whether text that does not parse was such a file once: its format stands near the start.
-fn looks_like<B: Body>(line: &[u8]) -> bool {
+fn looks_like(line: &[u8], format: &str) -> bool {
     let head = line.get(..64).unwrap_or(line);
-    head.windows(B::FORMAT.len()).any(|window| window == B::FORMAT.as_bytes())
+    head.windows(format.len()).any(|window| window == format.as_bytes())
 }
 
 const MAC_OPEN: &str = "{\"mac\":\"";

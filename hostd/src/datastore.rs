@@ -55,6 +55,35 @@ enum Hold {
     Not(String),
 }
 
+/// File systems that one host mounts at a time (magic numbers of include/uapi/linux/magic.h, and of the file systems
+/// that are not in the kernel tree): there the kernel's own locks tell of every user. The upper layer of an
+/// overlay is one of them, as it cannot be a network file system.
+const LOCAL: [u32; 13] = [
+    0xef53,      // ext2, ext3, ext4
+    0x5846_5342, // XFS
+    0x9123_683e, // Btrfs
+    0x0102_1994, // tmpfs
+    0xf2f5_2010, // F2FS
+    0x2fc1_2fc1, // ZFS
+    0xca45_1a4e, // bcachefs
+    0x794c_7630, // overlay
+    0x3153_464a, // JFS
+    0x5265_4973, // ReiserFS
+    0x4d44,      // FAT
+    0x2011_bab0, // exFAT
+    0x8584_58f6, // ramfs
+];
+
+/// Whether a folder lies on a file system that no other host can have mounted.
+///
+/// # Errors
+/// [`Fault::Io`].
+pub fn is_local(path: &Path) -> Result<bool, Fault> {
+    let found = rustix::fs::statfs(path).map_err(Fault::io("look at the file system of", path))?;
+    // The type has 32 bits in all of them, in a field whose width differs between architectures.
+    Ok(LOCAL.iter().any(|magic| i128::from(found.f_type) & 0xffff_ffff == i128::from(*magic)))
+}
+
 /// Device and inode of a folder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Place(u64, u64);
@@ -138,6 +167,28 @@ impl Datastore {
             DatastoreState::Ready | DatastoreState::ReadOnly => Ok(()),
             DatastoreState::Unavailable(reason) => Err(self.unavailable(&reason)),
         }
+    }
+
+    /// What an operator should change about how it is mounted: whoever writes to the storage could put programs with
+    /// the set-user-id bit or devices there, and Coffer needs neither.
+    #[must_use]
+    pub fn advice(&self) -> Option<String> {
+        let flags = rustix::fs::statvfs(&self.path).ok()?.f_flag;
+        let wanted = [(StatVfsMountFlags::NOSUID, "nosuid"), (StatVfsMountFlags::NODEV, "nodev")];
+        let missing: Vec<_> = wanted
+            .iter()
+            .filter(|(flag, _)| !flags.contains(*flag))
+            .map(|(_, name)| *name)
+            .collect();
+        (!missing.is_empty()).then(|| {
+            format!(
+                "datastore {} ({}) is not mounted {}: whoever can write to its storage could put devices or \
+                 set-user-id programs there; give it a mount of its own with these options",
+                self.name,
+                self.path.display(),
+                missing.join(",")
+            )
+        })
     }
 
     fn unavailable(&self, reason: &str) -> Fault {

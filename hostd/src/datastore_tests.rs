@@ -35,6 +35,12 @@ fn a_second_holder_is_told_who_is_first() {
 }
 
 #[test]
+fn only_known_file_systems_are_local() {
+    assert!(!is_local(Path::new("/proc")).unwrap());
+    assert!(is_local(Path::new("/nonexistent-folder")).is_err());
+}
+
+#[test]
 fn damaged_folders_are_problems_and_hide_nothing() {
     let dir = tempfile::tempdir().unwrap();
     vm_folder(&dir.path().join("web01"), 1, "web01");

@@ -97,12 +97,14 @@ impl Host {
         }
     }
 
-    /// Looks again at processes that were left alone, for example because they did not answer; one look at a time.
+    /// Looks again at processes that were left alone, for example because they did not answer, and at homes that were
+    /// unmounted lazily; one look at a time.
     pub(crate) fn look_again(self: &Arc<Self>) {
         let Ok(_looking) = self.looking.try_lock() else { return };
         if let Err(e) = self.adopt_more() {
             tracing::warn!("running VMs could not be looked for: {e}");
         }
+        self.end_left_homes();
     }
 
     /// Withdraws the warnings about a VM.
@@ -156,6 +158,9 @@ impl Host {
     pub fn scan(&self, store: &Datastore) {
         if !store.is_usable() {
             return;
+        }
+        if let Some(advice) = store.advice() {
+            self.warn(None, advice);
         }
         store.clear_scratch();
         for found in store.scan(self.state.registered().iter()) {

@@ -1,8 +1,13 @@
 //! Mounts of VM homes: making, ending and finding them.
 //!
-//! Owns mount(2) of FUSE file systems, `/proc/self/mountinfo`, and the search for processes that keep a mount
-//! busy. Must never look *into* a mount: its vmd may be dead or not serving yet, and the call would hang.
-//! `service` mounts before it passes /dev/fuse to a vmd; the start clears what dead daemons left.
+//! Owns mount(2) of FUSE file systems and `/proc/self/mountinfo`; `busy` finds the processes that keep a mount busy,
+//! `tune` has the kernel's limits of one. Must never look *into* a mount: its vmd may be dead or not serving yet, and
+//! the call would hang. `service` mounts before it passes /dev/fuse to a vmd; the start clears what dead daemons left.
+
+mod busy;
+mod tune;
+
+pub use tune::tune;
 
 use crate::fault::Fault;
 use hostd_api::error::ErrorCode;
@@ -10,23 +15,30 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags};
 use std::ffi::{CString, OsString};
+use std::fs::OpenOptions;
+use std::io::Write;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use std::thread::Builder;
+use std::time::Duration;
 
 /// The character device of FUSE.
 const DEVICE: &str = "/dev/fuse";
 
-/// Most processes looked at when a mount is busy, and descriptors of each: bounds the time of an error
-/// message on a host with very many.
-const MAX_PROCESSES: usize = 16_384;
-const MAX_DESCRIPTORS: usize = 4_096;
-
-/// Most holders named in a message.
-const MAX_HOLDERS: usize = 8;
-
 /// Type of our mounts in the mount table; the part after the dot tells them from those of other programs.
 const FS_TYPE: &str = "fuse.coffer";
+
+/// Where the kernel shows the connections of FUSE mounts, when that is mounted (systemd does).
+const CONNECTIONS: &str = "/sys/fs/fuse/connections";
+
+/// How long a forced unmount waits for what the kernel has not written yet. Storage that is slower than this is what
+/// one forces an unmount for.
+const FLUSH_WAIT: Duration = Duration::from_secs(10);
+
+/// Stack of a thread that makes a few calls: the process locks its memory.
+const STACK: usize = 256 * 1024;
 
 /// Mounts the home of a VM at `target` (a folder) and returns the /dev/fuse descriptor that serves it.
 ///
@@ -72,8 +84,8 @@ pub fn unmount(vm: &str, target: &Path) -> Result<(), Fault> {
         Ok(()) | Err(Errno::INVAL) => Ok(()),
         Err(Errno::BUSY) => Err(Fault::refused(
             ErrorCode::InUse,
-            format!("the home of VM {vm} is in use{}", named(&holders(target))),
-            "end them, or add --force",
+            format!("the home of VM {vm} is in use{}", busy::named(&busy::holders(target))),
+            "end them, add --lazy to let them end while it is out of the way, or --force to cut them off",
         )),
         Err(e) => Err(Fault::io("unmount", target)(e)),
     }
@@ -90,32 +102,108 @@ pub fn detach(target: &Path) -> Result<(), Fault> {
     }
 }
 
+/// Has the kernel answer every request to the mount at `target` with an error from now on, and forget what it had not
+/// written yet: its server ends, whatever it waits for. `false` when nothing is mounted there, or this host has no
+/// file system with the switch.
+#[must_use]
+pub fn abort(target: &Path) -> bool {
+    let Ok(Some(device)) = device(target) else { return false };
+    // The kernel names a connection by the device number of its mount, whose major is 0 (Linux,
+    // Documentation/filesystems/fuse.rst, "Control filesystem").
+    let switch = Path::new(CONNECTIONS).join(device.minor.to_string()).join("abort");
+    let opened = OpenOptions::new().write(true).open(&switch);
+    let Ok(mut file) = opened.inspect_err(|e| tracing::debug!("{}: {e}", switch.display())) else {
+        return false;
+    };
+    // Numbers are used again after an unmount. An open switch stays that of its connection, so it is the right one when
+    // the mount is there still.
+    let same = self::device(target).is_ok_and(|now| now == Some(device));
+    same && file.write_all(b"1").is_ok()
+}
+
+/// Has the kernel hand everything that it has not written yet to the server of a mount, for at most [`FLUSH_WAIT`].
+/// A server that hangs costs a thread, which ends with the mount.
+pub fn flush(target: &Path) {
+    let (done, wait) = mpsc::channel();
+    let copy = target.to_owned();
+    let thread = Builder::new().name("flush-home".into()).stack_size(STACK).spawn(move || {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let flushed = rustix::fs::open(&copy, flags, Mode::empty()).and_then(rustix::fs::syncfs);
+        // Nobody waits any more when it took too long.
+        let _ = done.send(flushed);
+    });
+    match thread.map(|_| wait.recv_timeout(FLUSH_WAIT)) {
+        Ok(Ok(Ok(()))) => {}
+        Ok(Ok(Err(e))) => tracing::warn!("{} could not be flushed: {e}", target.display()),
+        Ok(Err(_)) => {
+            let seconds = FLUSH_WAIT.as_secs();
+            tracing::warn!("{} was not flushed within {seconds} s", target.display());
+        }
+        Err(e) => tracing::warn!("{} could not be flushed: {e}", target.display()),
+    }
+}
+
+/// Number of the device that the kernel made for the mount at `target`; the last one, where several lie over each
+/// other.
+///
+/// # Errors
+/// [`Fault::Io`] when the table cannot be read.
+pub fn device(target: &Path) -> Result<Option<Device>, Fault> {
+    Ok(ours()?.into_iter().rev().find(|m| m.target == target).and_then(|m| m.device))
+}
+
 /// Our mounts below `root`, as the kernel has them now.
 ///
 /// # Errors
 /// [`Fault::Io`] when the table cannot be read.
 pub fn below(root: &Path) -> Result<Vec<PathBuf>, Fault> {
+    Ok(ours()?.into_iter().map(|m| m.target).filter(|t| t.starts_with(root)).collect())
+}
+
+fn ours() -> Result<Vec<Entry>, Fault> {
     let table = Path::new("/proc/self/mountinfo");
     let text = std::fs::read(table).map_err(Fault::io("read", table))?;
-    let ours = parse(&text).into_iter().filter(|m| m.fs_type == FS_TYPE.as_bytes());
-    Ok(ours.map(|m| m.target).filter(|t| t.starts_with(root)).collect())
+    Ok(parse(&text).into_iter().filter(|m| m.fs_type == FS_TYPE.as_bytes()).collect())
+}
+
+/// Number of the device of a mount.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Device {
+    major: u32,
+    minor: u32,
+}
+
+impl std::fmt::Display for Device {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}:{}", self.major, self.minor)
+    }
+}
+
+impl Device {
+    /// Of `major:minor`.
+    fn parse(text: &[u8]) -> Option<Self> {
+        let (major, minor) = std::str::from_utf8(text).ok()?.split_once(':')?;
+        Some(Self { major: major.parse().ok()?, minor: minor.parse().ok()? })
+    }
 }
 
 /// One line of the mount table.
 #[derive(Debug, PartialEq, Eq)]
 struct Entry {
+    device: Option<Device>,
     target: PathBuf,
     fs_type: Vec<u8>,
 }
 
-/// Parses mountinfo (proc(5)): mount point is field 5, the type follows a lone dash. Lines that are not so
-/// are left out.
+/// Parses mountinfo (proc(5)): the device is field 3, the mount point field 5, the type follows a
+/// lone dash. Lines that are not so are left out.
 fn parse(text: &[u8]) -> Vec<Entry> {
     let entry = |line: &[u8]| {
         let mut fields = line.split(|b| *b == b' ');
-        let target = unescape(fields.nth(4)?);
+        let device = Device::parse(fields.nth(2)?);
+        let target = unescape(fields.nth(1)?);
         let fs_type = fields.skip_while(|f| *f != b"-").nth(1)?.to_vec();
-        Some(Entry { target: PathBuf::from(OsString::from_vec(target)), fs_type })
+        Some(Entry { device, target: PathBuf::from(OsString::from_vec(target)), fs_type })
     };
     text.split(|b| *b == b'\n').filter_map(entry).collect()
 }
@@ -135,35 +223,6 @@ fn unescape(field: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// Processes whose working folder, root, program or open files lie below `target`, as `name (pid)`. Reads
-/// links only, which never waits for the file system behind them.
-fn holders(target: &Path) -> Vec<String> {
-    let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
-    let processes = entries
-        .flatten()
-        .map(|e| e.path())
-        .filter(|p| p.file_name().is_some_and(|n| n.as_bytes().iter().all(u8::is_ascii_digit)));
-    let holding = processes.take(MAX_PROCESSES).filter(|process| holds(process, target));
-    holding.take(MAX_HOLDERS).map(|process| describe(&process)).collect()
-}
-
-fn holds(process: &Path, target: &Path) -> bool {
-    let inside = |link: PathBuf| std::fs::read_link(link).is_ok_and(|to| to.starts_with(target));
-    ["cwd", "root", "exe"].iter().any(|link| inside(process.join(link)))
-        || std::fs::read_dir(process.join("fd"))
-            .is_ok_and(|fds| fds.flatten().take(MAX_DESCRIPTORS).any(|fd| inside(fd.path())))
-}
-
-fn describe(process: &Path) -> String {
-    let name = std::fs::read_to_string(process.join("comm")).unwrap_or_default();
-    let pid = process.file_name().unwrap_or_default().to_string_lossy();
-    format!("{} ({pid})", name.trim())
-}
-
-fn named(holders: &[String]) -> String {
-    if holders.is_empty() { String::new() } else { format!(" by {}", holders.join(", ")) }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -178,18 +237,10 @@ mod tests {
         let entries = parse(text);
         assert_eq!(entries.len(), 3);
         assert_eq!(entries[0].fs_type, b"ext3");
+        assert_eq!(entries[0].device.unwrap().to_string(), "98:0");
+        assert_eq!(entries[1].device, Some(Device { major: 0, minor: 40 }));
         assert_eq!(entries[1].target, Path::new("/run/coffer/vm/a b/home"));
         assert_eq!(entries[1].fs_type, b"fuse.coffer");
         assert_eq!(unescape(b"a\\134\\9x\\"), b"a\\\\9x\\");
-    }
-
-    #[test]
-    fn holders_are_named() {
-        let dir = tempfile::tempdir().unwrap();
-        let _open = std::fs::File::create(dir.path().join("file")).unwrap();
-        let found = holders(dir.path());
-        let pid = format!("({})", std::process::id());
-        assert!(found.iter().any(|h| h.ends_with(&pid)), "{found:?}");
-        assert!(holders(Path::new("/nonexistent-folder")).is_empty());
     }
 }

@@ -1,7 +1,7 @@
-//! What must outlive a restart of the daemon: which VMs an operator locked, which folders were registered, and which
-//! VMs have a network port.
+//! What must outlive a restart of the daemon: which VMs an operator locked, which folders were registered, which
+//! VMs have a network port, and who this host is.
 //!
-//! Owns `locked.json`, `registered.json` and `tls.json` of the state folder; must not know why. Every change is written
+//! Owns `locked.json`, `registered.json`, `tls.json` and `host-id` of the state folder; must not know why. Every change is written
 //! and flushed before the call returns. A file that cannot be read stops the start: taking a damaged
 //! `locked.json` for an empty one would unlock VMs.
 
@@ -15,6 +15,9 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use uuid::Uuid;
 
+/// File with the identity of this host.
+const HOST_ID: &str = "host-id";
+
 /// Version of each file.
 const VERSION: u32 = 1;
 
@@ -25,6 +28,7 @@ const MAX_FILE: u64 = 32 << 20;
 #[derive(Debug)]
 pub struct State {
     folder: PathBuf,
+    host: Uuid,
     current: Mutex<Current>,
 }
 
@@ -62,7 +66,15 @@ impl State {
             registered: read(&folder.join("registered.json"))?,
             tls: read(&folder.join("tls.json"))?,
         };
-        Ok(Self { folder: folder.to_owned(), current: Mutex::new(current) })
+        let host = host_id(&folder.join(HOST_ID))?;
+        Ok(Self { folder: folder.to_owned(), host, current: Mutex::new(current) })
+    }
+
+    /// Identity of this host, made at random when the state folder was. Hosts that share a storage tell each other
+    /// apart by it.
+    #[must_use]
+    pub fn host(&self) -> Uuid {
+        self.host
     }
 
     /// Whether an operator locked this VM.
@@ -163,6 +175,26 @@ impl State {
     }
 }
 
+/// Reads the identity of this host, or makes one.
+fn host_id(path: &Path) -> Result<Uuid, Fault> {
+    match std::fs::read_to_string(path) {
+        Ok(text) => text.trim().parse().map_err(|_| {
+            Fault::refused(
+                ErrorCode::Damaged,
+                format!("{} is damaged: it holds no UUID", path.display()),
+                "restore it, or remove it: this host then counts as another one, and takes homes that it held \
+                 itself by force only",
+            )
+        }),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+            let id = uuid::Builder::from_random_bytes(crypto::random_array()?).into_uuid();
+            files::replace(path, format!("{id}\n").as_bytes())?;
+            Ok(id)
+        }
+        Err(e) => Err(Fault::io("read", path)(e)),
+    }
+}
+
 fn read<T: Ord + DeserializeOwned>(path: &Path) -> Result<BTreeSet<T>, Fault> {
     let length = match std::fs::metadata(path) {
         Ok(metadata) => metadata.len(),
@@ -219,6 +251,17 @@ mod tests {
         let again = State::open(dir.path()).unwrap();
         assert!(again.is_locked(one) && !again.is_locked(two));
         assert_eq!(again.registered().into_iter().collect::<Vec<_>>(), [PathBuf::from("/ds/a")]);
+    }
+
+    #[test]
+    fn a_host_stays_who_it_is() {
+        let (dir, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let host = State::open(dir.path()).unwrap().host();
+        assert_eq!(State::open(dir.path()).unwrap().host(), host);
+        assert_ne!(State::open(other.path()).unwrap().host(), host);
+        std::fs::write(dir.path().join("host-id"), "nobody").unwrap();
+        let message = State::open(dir.path()).unwrap_err().to_string();
+        assert!(message.contains("host-id"), "{message}");
     }
 
     #[test]

@@ -11,6 +11,7 @@ mod faults;
 mod guest;
 mod home;
 mod keys;
+mod lease;
 mod lifecycle;
 mod limits;
 mod locking;

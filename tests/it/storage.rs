@@ -1,6 +1,7 @@
 //! Datastores that are missing, read-only, full or taken.
 
 use std::fs;
+use std::io::Write;
 use std::path::Path;
 use tests::command;
 use tests::host::{Host, write_pattern};
@@ -148,7 +149,7 @@ fn an_import_that_does_not_fit_leaves_nothing() {
 fn a_full_datastore_fails_the_write_to_a_home_file() {
     needs!(Root, Fuse);
     let host = small_host();
-    host.coffer(&["vm", "mount", "web01"]).ok();
+    host.coffer(&["vm", "mount", "web01", "--shared"]).ok();
     let kept = host.home("web01").join("kept");
     fs::write(&kept, [7; 100_000]).unwrap();
     let error = fs::write(host.home("web01").join("big"), vec![1; 40 << 20]).unwrap_err();
@@ -156,6 +157,23 @@ fn a_full_datastore_fails_the_write_to_a_home_file() {
     assert!(fs::read(&kept).unwrap() == [7; 100_000], "the old file differs");
     fs::remove_file(host.home("web01").join("big")).unwrap();
     fs::write(host.home("web01").join("small"), "fits again").unwrap();
+}
+
+#[test]
+fn a_full_datastore_fails_the_sync_where_the_kernel_collects_writes() {
+    needs!(Root, Fuse);
+    let host = small_host();
+    host.coffer(&["vm", "mount", "web01", "--exclusive"]).ok();
+    let kept = host.home("web01").join("kept");
+    fs::write(&kept, [7; 100_000]).unwrap();
+    let mut file = fs::File::create(host.home("web01").join("big")).unwrap();
+    let error = file.write_all(&vec![1; 40 << 20]).and_then(|()| file.sync_all()).unwrap_err();
+    assert_eq!(error.raw_os_error(), Some(28), "{error}");
+    drop(file);
+    assert!(fs::read(&kept).unwrap() == [7; 100_000], "the old file differs");
+    fs::remove_file(host.home("web01").join("big")).unwrap();
+    fs::write(host.home("web01").join("small"), "fits again").unwrap();
+    fs::File::open(host.home("web01").join("small")).unwrap().sync_all().unwrap();
 }
 
 #[test]

@@ -17,7 +17,7 @@ const TEMPORARY: &str = ".coffer-tmp";
 
 /// Whether a path may be taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Put {
+pub(crate) enum Put {
     /// There must be no file of that name.
     New,
     /// A file of that name is replaced.
@@ -26,7 +26,7 @@ pub(super) enum Put {
 
 /// Reads a regular file of at most `limit` bytes; never follows a link at the end of the path, never
 /// waits for a pipe.
-pub(super) fn read(path: &Path, limit: usize) -> Result<Vec<u8>, SealError> {
+pub(crate) fn read(path: &Path, limit: usize) -> Result<Vec<u8>, SealError> {
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
     let file = match rustix::fs::open(path, flags, Mode::empty()) {
         Ok(fd) => File::from(fd),
@@ -49,7 +49,7 @@ pub(super) fn read(path: &Path, limit: usize) -> Result<Vec<u8>, SealError> {
 ///
 /// # Errors
 /// After [`SealError::NotDurable`] the new file is in place, after all others the old state is.
-pub(super) fn put(path: &Path, bytes: &[u8], how: Put) -> Result<(), SealError> {
+pub(crate) fn put(path: &Path, bytes: &[u8], how: Put) -> Result<(), SealError> {
     put_by(path, how, |mut file| file.write_all(bytes), |folder| sync_folder(folder))
 }
 
@@ -91,6 +91,12 @@ pub fn clean(folder: &Path) -> io::Result<usize> {
 fn is_temporary(name: &OsStr) -> bool {
     let bytes = name.as_encoded_bytes();
     bytes.starts_with(b".") && bytes.ends_with(TEMPORARY.as_bytes())
+}
+
+/// The file that a temporary file was to become, if it is one.
+pub(crate) fn target(name: &str) -> Option<&str> {
+    // A dot, the target, a dot, random digits, the end.
+    Some(name.strip_prefix('.')?.strip_suffix(TEMPORARY)?.rsplit_once('.')?.0)
 }
 
 /// A file that goes away unless it is renamed.

@@ -1,5 +1,9 @@
 //! Requests and answers of the control API (HTTP/1.1 + JSON on hostd's Unix socket, routes under `/v1`).
 
+mod home;
+
+pub use home::{HomeMode, HomeMount, HomeState, MountVm, UmountVm};
+
 use crate::error::LockReason;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -105,6 +109,12 @@ pub struct VmInfo {
     /// Where the decrypted home is mounted, when it is.
     #[schema(value_type = Option<String>)]
     pub home: Option<PathBuf>,
+    /// How the home is mounted, when it is, or while programs still use an earlier mount.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub home_mount: Option<HomeMount>,
+    /// Why the home was stopped, when that was not asked for here; gone with the next mount.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub home_problem: Option<String>,
     /// Process id of its vmd, when it runs.
     pub vmd_pid: Option<u32>,
     /// How often its vmd had to be started again since hostd started.
@@ -195,7 +205,7 @@ pub struct AttachDisk {
     pub owner: Option<String>,
 }
 
-/// Body of verbs that can be forced: lock, detach, umount.
+/// Body of verbs that can be forced: lock, detach.
 #[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Force {

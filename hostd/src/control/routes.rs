@@ -13,7 +13,7 @@ use axum::{Json, Router};
 use hostd_api::error::ApiError;
 use hostd_api::types::{
     AttachDisk, ConfirmBackup, CreateDisk, CreateVm, DiskInfo, Force, HostStatus, KeyBackup,
-    KeyStatus, RegisterVm, ResizeDisk, RotateKeys, RotateReport, SetTls, VmInfo,
+    KeyStatus, MountVm, RegisterVm, ResizeDisk, RotateKeys, RotateReport, SetTls, UmountVm, VmInfo,
 };
 use std::sync::Arc;
 use utoipa::OpenApi;
@@ -129,16 +129,24 @@ async fn delete_vm(call: Call, Names(vm): Names<String>) -> Answer<VmInfo> {
 }
 
 /// Mount the decrypted home.
-#[utoipa::path(post, path = "/v1/vms/{vm}/mount", tag = "vm", params(("vm" = String, Path)),
+#[utoipa::path(post, path = "/v1/vms/{vm}/mount", tag = "vm", params(("vm" = String, Path)), request_body = MountVm,
     responses((status = 200, body = VmInfo), (status = "default", body = ApiError)))]
-async fn mount_vm(call: Call, Names(vm): Names<String>) -> Answer<VmInfo> {
-    call.run("vm-mount", vm.clone(), move |host| host.mount_vm(&vm)).await
+async fn mount_vm(
+    call: Call,
+    Names(vm): Names<String>,
+    Body(how): Body<MountVm>,
+) -> Answer<VmInfo> {
+    call.run("vm-mount", vm.clone(), move |host| host.mount_vm(&vm, &how)).await
 }
 
 /// Unmount the home.
-#[utoipa::path(post, path = "/v1/vms/{vm}/umount", tag = "vm", params(("vm" = String, Path)), request_body = Force,
+#[utoipa::path(post, path = "/v1/vms/{vm}/umount", tag = "vm", params(("vm" = String, Path)), request_body = UmountVm,
     responses((status = 200, body = VmInfo), (status = "default", body = ApiError)))]
-async fn umount_vm(call: Call, Names(vm): Names<String>, Body(how): Body<Force>) -> Answer<VmInfo> {
+async fn umount_vm(
+    call: Call,
+    Names(vm): Names<String>,
+    Body(how): Body<UmountVm>,
+) -> Answer<VmInfo> {
     call.run("vm-umount", vm.clone(), move |host| host.umount_vm(&vm, &how)).await
 }
 

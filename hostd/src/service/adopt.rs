@@ -4,7 +4,7 @@
 //! answer), or clear it because nobody listens. Runs at start, before the control socket answers, and again when a
 //! datastore comes back.
 
-use super::{Port, Process, Served, Service, Vmd, start};
+use super::{Home, Port, Process, Served, Service, Vmd, start};
 use crate::fault::Fault;
 use crate::files::{self, Locked};
 use crate::host::Host;
@@ -12,6 +12,7 @@ use crate::mounts;
 use crate::vm::{Access, Inner, Vm};
 use cryptfs::name::Name;
 use hostd_api::link::{Link, LinkError, Report, Request, Response};
+use hostd_api::types::HomeMode;
 use rustix::io::Errno;
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
@@ -103,7 +104,8 @@ impl Host {
     fn is_served(&self, target: &Path) -> bool {
         self.vm_of(target.parent().unwrap_or(target)).is_some_and(|vm| {
             vm.try_enter().is_none_or(|inner| {
-                inner.service.as_ref().is_some_and(|s| s.home.as_deref() == Some(target))
+                let home = inner.service.as_ref().and_then(|s| s.home.as_ref());
+                home.and_then(Home::target) == Some(target)
             })
         })
     }
@@ -145,9 +147,12 @@ impl Host {
         let mut vmd = Vmd::found(vm.name.as_str(), socket, pid).map_err(text)?;
         let (report, fds) = vmd.report(&Request::Adopt, &[]).map_err(text)?;
         self.calm(vm.name.as_str());
-        let service = self.rebuild(&vm, &mut inner, vmd, report, fds)?;
+        let (service, lost) = self.rebuild(&vm, &mut inner, vmd, report, fds)?;
         tracing::info!("VM {} was adopted: vmd process {pid}", vm.name);
         inner.service = Some(service);
+        if let Some(why) = lost {
+            self.stop_lost(&vm, &mut inner, &why);
+        }
         if inner.access == Access::Locked {
             // hostd ended between the lock and the stop of the vmd.
             self.release(&vm, &mut inner, true).map_err(text)?;
@@ -156,7 +161,8 @@ impl Host {
         Ok(Outcome::Settled)
     }
 
-    /// The service of an adopted vmd from its report and the descriptors it gave.
+    /// The service of an adopted vmd from its report and the descriptors it gave, and why its home must be stopped, if
+    /// so.
     fn rebuild(
         self: &Arc<Self>,
         vm: &Arc<Vm>,
@@ -164,7 +170,7 @@ impl Host {
         vmd: Vmd,
         report: Report,
         fds: Vec<OwnedFd>,
-    ) -> Result<Service, String> {
+    ) -> Result<(Service, Option<String>), String> {
         let tls = usize::from(report.tls.is_some());
         let (expected, got) = (report.disks.len() + 1 + tls, fds.len());
         let mut fds = fds.into_iter();
@@ -184,7 +190,9 @@ impl Host {
         let pidfd = vmd.pidfd().map_err(|e| e.to_string())?;
         self.watch(vm, vmd.pid(), pidfd, None);
         let run = self.run_folder(&vm.name);
-        let home = report.home.is_some().then(|| run.join("home"));
+        let home = report
+            .home
+            .map(|_| Home::adopted(run.join("home"), report.home_mode.unwrap_or(HomeMode::Shared)));
         let mut service = Service {
             run,
             lock,
@@ -195,17 +203,27 @@ impl Host {
             process: Process::Up(vmd),
             ends: Vec::new(),
         };
-        self.lease_again(vm, inner, &mut service);
+        let lost = self.lease_again(vm, inner, &mut service);
         self.settle_tls(vm, &mut service);
-        Ok(service)
+        Ok((service, lost))
     }
 
-    /// Takes the KEKs that a restart of the vmd needs. Without them the VM runs on, but cannot be started again.
-    fn lease_again(&self, vm: &Vm, inner: &mut Inner, service: &mut Service) {
+    /// Takes the KEKs that a restart of the vmd needs, and takes up the lease of the home. Without them the VM runs on,
+    /// but cannot be started again. Tells why the home must be stopped, if another host has it.
+    fn lease_again(
+        self: &Arc<Self>,
+        vm: &Arc<Vm>,
+        inner: &mut Inner,
+        service: &mut Service,
+    ) -> Option<String> {
         let mut leases = Vec::new();
         let mut faults = Vec::new();
+        let mut lost = None;
         match self.open_safe(vm, inner) {
-            Ok(opened) => leases.push(opened.lease),
+            Ok(opened) => {
+                lost = self.hold_again(vm, service, &opened.key);
+                leases.push(opened.lease);
+            }
             Err(e) => faults.push(e),
         }
         for disk in service.disks.keys() {
@@ -221,6 +239,7 @@ impl Host {
                 format!("VM {} runs, but its vmd could not be restarted: {fault}", vm.name),
             );
         }
+        lost
     }
 }
 

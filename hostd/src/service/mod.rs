@@ -1,10 +1,12 @@
 //! Running VMs: one vmd each, what it serves, and keeping it alive.
 //!
 //! Owns the processes, the runtime folder of each VM, its listening sockets and its mounts. Must not decide
-//! whether a VM may run; `vm` does. Flow: `start` makes folder, lock and process, `serve` hands disks and the
-//! home to it, `watch` starts it again when it dies, `adopt` finds those of an earlier hostd.
+//! whether a VM may run; `vm` does. Flow: `start` makes folder, lock and process, `serve` hands disks to it and
+//! `home` the home, `lease` keeps other hosts from the home, `watch` starts it again when it dies, `adopt` finds those of an earlier hostd.
 
 mod adopt;
+mod home;
+mod lease;
 pub(crate) mod polling;
 mod serve;
 mod start;
@@ -12,6 +14,8 @@ mod tls;
 mod vmd;
 mod watch;
 
+pub use home::Home;
+pub(crate) use home::{Wanted, leaving};
 pub(crate) use start::stop;
 pub use vmd::Vmd;
 
@@ -44,8 +48,8 @@ pub struct Service {
     leases: BTreeMap<KeyId, Lease>,
     /// Disks served, by name.
     pub disks: BTreeMap<Name, Served>,
-    /// Where the home is mounted, when it is.
-    pub home: Option<PathBuf>,
+    /// The home, while it is served.
+    pub home: Option<Home>,
     /// Its network port, when it is open.
     tls: Option<Port>,
     /// Its vmd.
@@ -114,7 +118,7 @@ impl Service {
     /// Whether nothing is served, so that the vmd can go.
     #[must_use]
     pub fn is_idle(&self) -> bool {
-        self.disks.is_empty() && self.home.is_none()
+        self.disks.is_empty() && !self.home.as_ref().is_some_and(Home::keeps_vmd)
     }
 
     /// Address of its network port, when it is open.
@@ -155,6 +159,15 @@ impl Service {
     pub(crate) fn end_process(&mut self) {
         if let Process::Up(vmd) = &mut self.process {
             vmd.signal_kill();
+        }
+    }
+
+    /// Ends the vmd, and waits until it can write no more; its watcher starts another for what is still to be served.
+    /// `false` when it is stuck in the kernel.
+    fn end_and_wait(&mut self) -> bool {
+        match &self.process {
+            Process::Up(vmd) => vmd.end(),
+            Process::Restarting | Process::Failed => true,
         }
     }
 

@@ -1,4 +1,4 @@
-//! Handing disks and homes to a vmd, and taking them back.
+//! Handing disks to a vmd, and taking them back.
 //!
 //! Owns which descriptors travel with which request; must not decide whether a VM may be served. Keys leave this
 //! process here only, on a sheet that the vmd wipes.
@@ -8,14 +8,12 @@ use crate::config::Owner;
 use crate::fault::Fault;
 use crate::files;
 use crate::host::Host;
-use crate::mounts;
 use crate::vm::{Opened, Vm};
 use cryptfs::descriptor::Descriptor;
 use cryptfs::name::Name;
-use cryptfs::safe::Safe;
 use crypto::{KeySheet, SheetKey};
 use hostd_api::error::ErrorCode;
-use hostd_api::link::{Attach, MAX_DISKS, Request, ServeHome};
+use hostd_api::link::{Attach, MAX_DISKS, Request};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
@@ -26,9 +24,6 @@ const BACKLOG: i32 = 16;
 /// Permissions of the runtime folder of a VM that has a disk with an owner, who need not be in the folder's group:
 /// others may pass through but not list it, and each socket and the home have permissions of their own.
 const PASSABLE_MODE: u32 = 0o751;
-
-/// Permissions of the mount point; the mounted home shows those of the VM's own folder.
-const MOUNT_POINT_MODE: u32 = 0o700;
 
 impl Host {
     /// Makes the listening socket of a disk and has the vmd serve it. Nothing is left on a failure.
@@ -128,49 +123,6 @@ impl Host {
         unflushed.map_or(Ok(()), Err)
     }
 
-    /// Mounts the home and has the vmd serve it. Nothing is left on a failure.
-    ///
-    /// # Errors
-    /// `host-limit` without FUSE; faults of mount and link; what the vmd refuses.
-    pub(crate) fn mount_to(
-        &self,
-        vm: &Vm,
-        service: &mut Service,
-        opened: Opened<Safe>,
-    ) -> Result<(), Fault> {
-        let target = service.run.join("home");
-        files::folder(&target, MOUNT_POINT_MODE, None)?;
-        serve_home(vm, service, opened, &target)?;
-        service.home = Some(target);
-        Ok(())
-    }
-
-    /// Unmounts the home. With force, users of it keep what they have open until they close it or the vmd ends.
-    ///
-    /// # Errors
-    /// `in-use` naming the processes; faults of the kernel.
-    pub(crate) fn unmount_from(
-        &self,
-        vm: &Vm,
-        service: &mut Service,
-        force: bool,
-    ) -> Result<(), Fault> {
-        let Some(target) = service.home.clone() else { return Ok(()) };
-        if force || service.has_failed() {
-            mounts::detach(&target)?;
-        } else {
-            mounts::unmount(vm.name.as_str(), &target)?;
-        }
-        service.home = None;
-        if let Ok(vmd) = service.up(vm)
-            && let Err(e) = vmd.call(&Request::StopHome, &[])
-        {
-            // It is unmounted, and the vmd forgets the key when it ends at the latest.
-            tracing::warn!("after the unmount of VM {}: {e}", vm.name);
-        }
-        Ok(())
-    }
-
     /// A listening NBD socket of `owner`, or with the configured permissions. The umask keeps everybody out until they are set.
     fn listen(&self, path: &Path, owner: Option<Owner>) -> Result<OwnedFd, Fault> {
         files::remove(path)?;
@@ -221,26 +173,6 @@ pub(super) fn serve_disk(
     });
     let fds = [payload.as_fd(), served.listener.as_fd(), sheet.as_fd()];
     service.up(vm)?.call(&request, &fds)?;
-    service.keep(lease);
-    Ok(())
-}
-
-/// Mounts the home at `target` and has the vmd serve it; unmounts it again when the vmd does not.
-pub(super) fn serve_home(
-    vm: &Vm,
-    service: &mut Service,
-    opened: Opened<Safe>,
-    target: &Path,
-) -> Result<(), Fault> {
-    let Opened { key, lease, .. } = opened;
-    let sheet = KeySheet::seal(&[SheetKey::Home(&key)])?;
-    let vmd = service.up(vm)?;
-    let fuse = mounts::mount_home(vm.name.as_str(), target)?;
-    let request = Request::ServeHome(ServeHome { mountpoint: target.to_owned() });
-    if let Err(e) = vmd.call(&request, &[fuse.as_fd(), sheet.as_fd()]) {
-        mounts::detach(target)?;
-        return Err(e);
-    }
     service.keep(lease);
     Ok(())
 }

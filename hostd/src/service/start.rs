@@ -139,7 +139,7 @@ impl Host {
 /// # Errors
 /// `data-plane` for a stuck process.
 pub(crate) fn stop(service: Service) -> Result<(), Fault> {
-    let Service { run, lock, process, .. } = service;
+    let Service { run, lock, process, home, .. } = service;
     let pid = match &process {
         Process::Up(vmd) => vmd.pid(),
         Process::Restarting | Process::Failed => 0,
@@ -150,6 +150,9 @@ pub(crate) fn stop(service: Service) -> Result<(), Fault> {
     };
     clear_run(&run);
     if gone {
+        if let Some(home) = home {
+            home.give_back();
+        }
         files::unlock(&lock);
         return Ok(());
     }

@@ -177,6 +177,11 @@ impl Vmd {
 
     /// Ends it at once; `false` when it is there still, stuck in the kernel.
     pub fn kill(self) -> bool {
+        self.end()
+    }
+
+    /// [`Vmd::kill`], for whoever does not own it.
+    pub(super) fn end(&self) -> bool {
         self.signal_kill();
         let gone = ended(self.pidfd.as_fd(), KILL_WAIT);
         if !gone {

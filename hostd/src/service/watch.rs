@@ -8,7 +8,6 @@ use super::{Process, Service, serve, start};
 use crate::fault::Fault;
 use crate::files;
 use crate::host::Host;
-use crate::mounts;
 use crate::vm::{Inner, Vm};
 use cryptfs::name::Name;
 use std::os::fd::{AsFd, OwnedFd};
@@ -172,16 +171,9 @@ impl Host {
                 }
             }
         }
-        if let Some(target) = service.home.take() {
-            let opened = self.open_safe(vm, inner);
-            // The dead mount stays until the last moment: an error is better than a folder that takes writes.
-            let detached = mounts::detach(&target);
-            let outcome = opened.and_then(|opened| {
-                detached?;
-                serve::serve_home(vm, service, opened, &target)
-            });
-            match outcome {
-                Ok(()) => service.home = Some(target),
+        if let Some(home) = service.home.take() {
+            match self.serve_home_again(vm, inner, service, home) {
+                Ok(home) => service.home = home,
                 Err(e) => {
                     self.warn(
                         Some(vm.name.as_str()),

@@ -7,7 +7,7 @@ use super::open::{key_reason, operator_lock, seal_reason};
 use super::{Access, Inner, Vm};
 use crate::fault::Fault;
 use crate::host::Host;
-use crate::service::{Served, Service};
+use crate::service::{Home, Served, Service};
 use cryptfs::descriptor::{Descriptor, State};
 use cryptfs::folder::disk_of;
 use cryptfs::name::Name;
@@ -102,6 +102,7 @@ impl Host {
         vm.set_keys(used.chain(safe_keys.iter().cloned()).collect());
         let broken = safe.as_ref().err().and_then(|e| seal_reason(e, true));
         let lock = self.lock_state(vm, inner, broken, &safe_keys);
+        let home = inner.service.as_ref().and_then(|s| s.home.as_ref());
         let info = VmInfo {
             name: vm.name.to_string(),
             id: vm.id,
@@ -110,7 +111,9 @@ impl Host {
             state: state_of(inner, lock.as_ref()),
             lock,
             key_ids: safe_keys.iter().map(ToString::to_string).collect(),
-            home: inner.service.as_ref().and_then(|s| s.home.clone()),
+            home: home.and_then(Home::target).map(Into::into),
+            home_mount: home.map(Home::info),
+            home_problem: inner.home_problem.clone(),
             vmd_pid: inner.service.as_ref().and_then(Service::pid),
             vmd_restarts: inner.restarts,
             tls: self.tls_info(vm, open, clients.tls),

@@ -60,6 +60,8 @@ pub struct Inner {
     pub access: Access,
     /// Why the last attempt to open its safe failed; cleared by the next that does not.
     pub trouble: Option<LockReason>,
+    /// Why its home was stopped without being asked to; cleared by the next mount.
+    pub home_problem: Option<String>,
     /// Its vmd and what that serves, while it runs.
     pub service: Option<Service>,
     /// How often its vmd was started again since this hostd started.
@@ -86,7 +88,13 @@ impl Vm {
             name,
             datastore: datastore.to_owned(),
             folder,
-            inner: Mutex::new(Inner { access, trouble: None, service: None, restarts: 0 }),
+            inner: Mutex::new(Inner {
+                access,
+                trouble: None,
+                home_problem: None,
+                service: None,
+                restarts: 0,
+            }),
             keys: Mutex::default(),
             last: Mutex::default(),
         }

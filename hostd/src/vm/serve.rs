@@ -7,14 +7,17 @@ use super::disk::open_payload;
 use super::info::disk_info;
 use super::{Inner, Vm};
 use crate::config::Owner;
+use crate::datastore;
 use crate::fault::Fault;
 use crate::host::Host;
 use crate::inventory::parse_name;
-use crate::service::Service;
+use crate::service::{Home, Service, Wanted, leaving};
 use cryptfs::descriptor::{Descriptor, State};
 use cryptfs::name::Name;
 use hostd_api::error::ErrorCode;
-use hostd_api::types::{AttachDisk, DiskInfo, Force, VmInfo};
+use hostd_api::types::{
+    AttachDisk, DatastoreState, DiskInfo, Force, HomeMode, MountVm, UmountVm, VmInfo,
+};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -83,30 +86,54 @@ impl Host {
     /// `POST /v1/vms/{vm}/mount`.
     ///
     /// # Errors
-    /// `wrong-state` when it is mounted, `host-limit` without FUSE, `vm-locked`; faults of the vmd.
-    pub fn mount_vm(self: &Arc<Self>, name: &str) -> Result<VmInfo, Fault> {
+    /// `wrong-state` when it is mounted, `in-use` while another host or users of an earlier mount have it, `host-limit`
+    /// without FUSE, `vm-locked`; faults of the vmd.
+    pub fn mount_vm(self: &Arc<Self>, name: &str, how: &MountVm) -> Result<VmInfo, Fault> {
         let vm = self.inventory.get(name)?;
         let mut inner = vm.enter()?;
+        self.end_left_home(&vm, &mut inner);
         if let Some(home) = inner.service.as_ref().and_then(|s| s.home.as_ref()) {
-            return Err(Fault::wrong_state(
-                format!("the home of VM {} is mounted already, at {}", vm.name, home.display()),
-                format!("run `coffer vm umount {}` to unmount it", vm.name),
-            ));
+            return Err(mounted(&vm, home));
         }
         let opened = self.open_safe(&vm, &mut inner)?;
-        self.datastore_of(&vm)?.readable()?;
+        let wanted = self.wanted(&vm, how)?;
         let service = self.running(&vm, &mut inner)?;
-        let outcome = self.mount_to(&vm, service, opened);
+        let outcome = self.mount_to(&vm, service, opened, wanted);
         self.stop_if_idle(&mut inner);
         outcome?;
+        inner.home_problem = None;
         Ok(self.vm_info(&vm, &mut inner))
+    }
+
+    /// How to mount a home: as asked for, else exclusively where no other host can be, and shared where one may.
+    fn wanted(&self, vm: &Vm, how: &MountVm) -> Result<Wanted, Fault> {
+        let store = self.datastore_of(vm)?;
+        store.readable()?;
+        if store.state() == DatastoreState::ReadOnly {
+            if how.mode == Some(HomeMode::Exclusive) {
+                return Err(Fault::wrong_state(
+                    format!(
+                        "datastore {} is read-only, so nobody can have a home alone",
+                        store.name
+                    ),
+                    "mount the home with --shared, or the datastore writable",
+                ));
+            }
+            return Ok(Wanted { mode: HomeMode::Shared, force: false, leased: false });
+        }
+        let mode = match how.mode {
+            Some(mode) => mode,
+            None if datastore::is_local(vm.folder.path())? => HomeMode::Exclusive,
+            None => HomeMode::Shared,
+        };
+        Ok(Wanted { mode, force: how.force, leased: true })
     }
 
     /// `POST /v1/vms/{vm}/umount`.
     ///
     /// # Errors
-    /// `wrong-state` when it is not mounted, `in-use` naming the processes that hold it, unless forced.
-    pub fn umount_vm(&self, name: &str, how: &Force) -> Result<VmInfo, Fault> {
+    /// `wrong-state` when it is not mounted, `in-use` naming the processes that hold it, unless forced or lazy.
+    pub fn umount_vm(&self, name: &str, how: &UmountVm) -> Result<VmInfo, Fault> {
         let vm = self.inventory.get(name)?;
         let mut inner = vm.enter()?;
         let service = inner.service.as_mut().filter(|s| s.home.is_some());
@@ -119,7 +146,7 @@ impl Host {
         if how.force {
             end_if_hung(&vm, service);
         }
-        self.unmount_from(&vm, service, how.force)?;
+        self.unmount_from(&vm, service, how)?;
         self.stop_if_idle(&mut inner);
         Ok(self.vm_info(&vm, &mut inner))
     }
@@ -136,7 +163,7 @@ impl Host {
         } else {
             no_clients(vm, service, None)?;
         }
-        self.unmount_from(vm, service, force)?;
+        self.unmount_from(vm, service, &UmountVm { force, lazy: false })?;
         let names: Vec<Name> = service.disks.keys().cloned().collect();
         let mut undrained = None;
         for disk in names {
@@ -162,6 +189,17 @@ impl Host {
     fn shown(&self, vm: &Vm, inner: &Inner, disk: &Name, clients: u32) -> DiskInfo {
         let served = inner.service.as_ref().and_then(|s| s.disks.get(disk));
         disk_info(vm, disk, served, clients)
+    }
+}
+
+/// The refusal to mount a home that is there.
+fn mounted(vm: &Vm, home: &Home) -> Fault {
+    match home.target() {
+        Some(target) => Fault::wrong_state(
+            format!("the home of VM {} is mounted already, at {}", vm.name, target.display()),
+            format!("run `coffer vm umount {}` to unmount it", vm.name),
+        ),
+        None => leaving(vm),
     }
 }
 

@@ -4,7 +4,7 @@ use crate::fault::Fault;
 use crate::testing::{TestHost, code, create_disk, refused};
 use hostd_api::error::{ErrorCode, LockCode};
 use hostd_api::types::{
-    AttachDisk, CreateVm, Force, KeyringState, RegisterVm, ResizeDisk, VmState,
+    AttachDisk, CreateVm, Force, KeyringState, MountVm, RegisterVm, ResizeDisk, UmountVm, VmState,
 };
 use rustix::mount::{MountFlags, UnmountFlags};
 use std::path::{Path, PathBuf};
@@ -62,7 +62,7 @@ fn things_that_are_not_there_are_not_found() {
     let t = TestHost::new();
     t.vm("web01");
     assert_eq!(code(t.host.show_vm("web02")), ErrorCode::NotFound);
-    assert_eq!(code(t.host.mount_vm("web02")), ErrorCode::NotFound);
+    assert_eq!(code(t.host.mount_vm("web02", &MountVm::default())), ErrorCode::NotFound);
     assert_eq!(code(t.host.show_disk("web01", "root")), ErrorCode::NotFound);
     assert_eq!(code(t.host.delete_disk("web01", "root")), ErrorCode::NotFound);
     assert_eq!(code(t.host.disk_ready("web01", "root")), ErrorCode::NotFound);
@@ -78,7 +78,10 @@ fn what_does_not_run_cannot_be_taken_back() {
     t.vm("web01");
     t.disk("web01", "root");
     assert_eq!(code(t.host.detach_disk("web01", "root", &GENTLE)), ErrorCode::WrongState);
-    assert_eq!(code(t.host.umount_vm("web01", &FORCE)), ErrorCode::WrongState);
+    assert_eq!(
+        code(t.host.umount_vm("web01", &UmountVm { force: true, lazy: false })),
+        ErrorCode::WrongState
+    );
 }
 
 #[test]
@@ -88,7 +91,7 @@ fn a_vmd_that_cannot_start_leaves_nothing() {
     t.disk("web01", "root");
     let error = refused(t.host.attach_disk("web01", "root", &AttachDisk::default()));
     assert!(error.message.contains("no-vmd-here"), "{}", error.message);
-    assert!(t.host.mount_vm("web01").is_err());
+    assert!(t.host.mount_vm("web01", &MountVm::default()).is_err());
     assert!(entries(&t.host.config.vm_runs()).is_empty());
     assert_eq!(t.host.show_vm("web01").unwrap().state, VmState::Unlocked);
     t.host.delete_vm("web01").unwrap();
@@ -180,7 +183,7 @@ fn a_lock_survives_a_restart_and_names_the_key() {
     assert_eq!((reason.code, reason.key_id), (LockCode::LockedByOperator, Some(key.clone())));
     let info = t.host.show_vm("web01").unwrap();
     assert_eq!(info.lock.unwrap().key_id, Some(key));
-    assert_eq!(code(t.host.mount_vm("web01")), ErrorCode::VmLocked);
+    assert_eq!(code(t.host.mount_vm("web01", &MountVm::default())), ErrorCode::VmLocked);
     assert_eq!(code(t.host.delete_vm("web01")), ErrorCode::VmLocked);
     t.disk("web02", "root");
 

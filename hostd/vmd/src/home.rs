@@ -9,6 +9,8 @@ use cryptfs::door::{self, Caching, HomeServer, Settings};
 use cryptfs::home::Home;
 use crypto::{Arena, KeySheet};
 use hostd_api::error::ErrorCode;
+use hostd_api::link::ServeHome;
+use hostd_api::types::HomeMode;
 use rustix::fs::{Mode, OFlags};
 use std::num::NonZero;
 use std::ops::RangeInclusive;
@@ -43,6 +45,14 @@ fn threads() -> usize {
     processors.saturating_mul(2).clamp(*THREADS.start(), *THREADS.end())
 }
 
+/// What the kernel may cache.
+fn caching(mode: HomeMode) -> Caching {
+    match mode {
+        HomeMode::Exclusive => Caching::Exclusive,
+        HomeMode::Shared => Caching::Shared,
+    }
+}
+
 /// The folder with the ciphertext: a folder of the VM folder itself, not a link to one.
 fn open_folder(root: &Root) -> Result<OwnedFd, Refusal> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -56,6 +66,7 @@ fn open_folder(root: &Root) -> Result<OwnedFd, Refusal> {
 /// A home that is being served.
 pub struct ServedHome {
     mountpoint: PathBuf,
+    mode: HomeMode,
     server: HomeServer,
 }
 
@@ -65,12 +76,13 @@ impl ServedHome {
     /// # Errors
     /// When the folder, the key or the descriptor is no good.
     pub fn start(
-        mountpoint: PathBuf,
+        serve: ServeHome,
         vm: Uuid,
         root: &Root,
         fds: HomeFds,
         arena: &Arena,
     ) -> Result<Self, Refusal> {
+        let ServeHome { mountpoint, mode } = serve;
         let folder = open_folder(root)?;
         let key = KeySheet::open(fds.sheet, arena)
             .and_then(|mut sheet| sheet.take_home())
@@ -79,18 +91,23 @@ impl ServedHome {
             let message = format!("cannot open the home: {e}");
             Refusal::new(ErrorCode::Storage, message, "check the home folder on the datastore")
         })?;
-        let settings = Settings { threads: threads(), caching: Caching::Shared };
+        let settings = Settings { threads: threads(), caching: caching(mode) };
         let server = door::serve(home, fds.fuse, settings).map_err(|e| {
             let message = format!("cannot serve the home at {}: {e}", mountpoint.display());
             Refusal::new(ErrorCode::HostLimit, message, "check that the host has FUSE")
         })?;
-        tracing::info!(mountpoint = %mountpoint.display(), "serving the home");
-        Ok(Self { mountpoint, server })
+        tracing::info!(mountpoint = %mountpoint.display(), ?mode, "serving the home");
+        Ok(Self { mountpoint, mode, server })
     }
 
     /// Where it is mounted; nothing once it has been unmounted.
     pub fn mountpoint(&self) -> Option<&Path> {
         (!self.server.is_finished()).then_some(&self.mountpoint)
+    }
+
+    /// How it is served.
+    pub fn mode(&self) -> HomeMode {
+        self.mode
     }
 
     /// Waits for the end of the server after the unmount; its keys are wiped then.

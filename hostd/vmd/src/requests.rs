@@ -161,7 +161,7 @@ impl Vmd {
         }
         let [fuse, sheet] = fds;
         let fds = HomeFds { fuse, sheet };
-        self.home = Some(ServedHome::start(serve.mountpoint, id, &self.root, fds, &self.arena)?);
+        self.home = Some(ServedHome::start(serve, id, &self.root, fds, &self.arena)?);
         Ok(Response::Ok)
     }
 
@@ -195,6 +195,11 @@ impl Vmd {
             disks: self.exports.report(),
             tls: self.exports.report_port(),
             home: self.home.as_ref().and_then(|home| home.mountpoint()).map(Into::into),
+            home_mode: self
+                .home
+                .as_ref()
+                .filter(|home| home.mountpoint().is_some())
+                .map(ServedHome::mode),
         }
     }
 

@@ -5,7 +5,7 @@
 use hostd_api::client::{Client, ClientError};
 use hostd_api::types::{
     AttachDisk, ConfirmBackup, CreateDisk, CreateVm, DiskInfo, Force, HostStatus, KeyBackup,
-    KeyStatus, RegisterVm, ResizeDisk, RotateKeys, RotateReport, SetTls, VmInfo,
+    KeyStatus, MountVm, RegisterVm, ResizeDisk, RotateKeys, RotateReport, SetTls, UmountVm, VmInfo,
 };
 use serde::de::IgnoredAny;
 use std::path::Path;
@@ -46,12 +46,12 @@ impl Api {
         self.0.post("/v1/vms/register", body)
     }
 
-    pub(crate) fn mount(&self, vm: &str) -> Answer<VmInfo> {
-        self.0.post(&(vm_path(vm) + "/mount"), &Nothing {})
+    pub(crate) fn mount(&self, vm: &str, body: &MountVm) -> Answer<VmInfo> {
+        self.0.post(&(vm_path(vm) + "/mount"), body)
     }
 
-    pub(crate) fn umount(&self, vm: &str, force: bool) -> Answer<VmInfo> {
-        self.0.post(&(vm_path(vm) + "/umount"), &Force { force })
+    pub(crate) fn umount(&self, vm: &str, body: &UmountVm) -> Answer<VmInfo> {
+        self.0.post(&(vm_path(vm) + "/umount"), body)
     }
 
     pub(crate) fn lock(&self, vm: &str, force: bool) -> Answer<VmInfo> {

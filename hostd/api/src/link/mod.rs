@@ -10,6 +10,7 @@ mod socket;
 pub use rights::{SO_PASSRIGHTS, refuse_descriptors};
 pub use socket::{Link, LinkError, PeerCred, accept, listen};
 
+use crate::types::HomeMode;
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -136,6 +137,8 @@ pub struct TlsClient {
 pub struct ServeHome {
     /// Where it is mounted, for messages and for the next hostd.
     pub mountpoint: PathBuf,
+    /// Who else may change the stored files meanwhile, which decides what the kernel may cache.
+    pub mode: HomeMode,
 }
 
 /// What a vmd answers.
@@ -171,6 +174,9 @@ pub struct Report {
     pub disks: Vec<ServedDisk>,
     /// Where the home is mounted, when it is served.
     pub home: Option<PathBuf>,
+    /// How it is served, then.
+    #[serde(default)]
+    pub home_mode: Option<HomeMode>,
     /// The TLS port, when it is served.
     #[serde(default)]
     pub tls: Option<ServedTls>,

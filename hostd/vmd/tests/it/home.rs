@@ -4,6 +4,7 @@ use super::process::{Host, Process, ok};
 use crypto::{HomeKey, KeySheet, SheetKey};
 use hostd_api::error::ErrorCode;
 use hostd_api::link::{Request, Response, ServeHome};
+use hostd_api::types::HomeMode;
 use rustix::fs::{CWD, FileType, Mode, makedev, mknodat};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
@@ -25,6 +26,15 @@ impl Drop for Mounted {
 
 /// Mounts as hostd does, and hands the home to the vmd.
 fn serve(host: &Host, vmd: &Process, key: &HomeKey) -> Option<(Mounted, Response)> {
+    serve_as(host, vmd, key, HomeMode::Shared)
+}
+
+fn serve_as(
+    host: &Host,
+    vmd: &Process,
+    key: &HomeKey,
+    mode: HomeMode,
+) -> Option<(Mounted, Response)> {
     let (home, mountpoint) = (host.folder().join("home"), host.dir.path().join("mount"));
     if !home.is_symlink() {
         fs::create_dir_all(&home).unwrap();
@@ -47,7 +57,7 @@ fn serve(host: &Host, vmd: &Process, key: &HomeKey) -> Option<(Mounted, Response
     mount("coffer:web01", &mountpoint, "fuse.coffer", flags, &*options).unwrap();
     let mounted = Mounted(mountpoint.clone());
     let sheet = KeySheet::seal(&[SheetKey::Home(key)]).unwrap();
-    let request = Request::ServeHome(ServeHome { mountpoint });
+    let request = Request::ServeHome(ServeHome { mountpoint, mode });
     let fds = [fuse.as_fd(), sheet.as_fd()];
     Some((mounted, vmd.link.call(&request, &fds).unwrap().0))
 }
@@ -159,9 +169,10 @@ fn a_home_is_served_until_it_is_unmounted() {
     assert_eq!(vmd.status().home, None);
 
     // It comes back with the same content, also after an unmount of which nobody told the vmd.
-    for _ in 0..2 {
-        let (mounted, response) = serve(&host, &vmd, &key).unwrap();
+    for mode in [HomeMode::Exclusive, HomeMode::Shared] {
+        let (mounted, response) = serve_as(&host, &vmd, &key, mode).unwrap();
         ok(&response);
+        assert_eq!(vmd.status().home_mode, Some(mode));
         assert_eq!(fs::metadata(mounted.0.join("nvram.fd")).unwrap().len(), 50_001);
         assert_eq!(fs::read(mounted.0.join("file3")).unwrap(), [3; 20_000]);
         unmount(&mounted.0, UnmountFlags::empty()).unwrap();

@@ -34,15 +34,27 @@ pub(crate) enum VmVerb {
         /// Name of the VM.
         #[arg(value_parser = name_parser())]
         name: String,
+        /// No other host may use the home meanwhile; the default where no other host can.
+        #[arg(long, conflicts_with = "shared")]
+        exclusive: bool,
+        /// Other hosts may, in this mode too; the default on network file systems.
+        #[arg(long)]
+        shared: bool,
+        /// Take the home from another host that holds it.
+        #[arg(long)]
+        force: bool,
     },
     /// Unmount the home of a VM.
     Umount {
         /// Name of the VM.
         #[arg(value_parser = name_parser())]
         name: String,
-        /// Do it although files in it are open.
+        /// Do it although files in it are open: who uses them is cut off.
         #[arg(long)]
         force: bool,
+        /// When files in it are open, take it away now and serve them until they are closed.
+        #[arg(long, conflicts_with = "force")]
+        lazy: bool,
     },
     /// Lock a VM: its keys are not used until it is unlocked.
     Lock {

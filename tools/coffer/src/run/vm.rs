@@ -7,7 +7,7 @@ use crate::confirm::Question;
 use crate::error::CliError;
 use crate::size::format_size;
 use crate::table::{Align, Table, fields, or_dash};
-use hostd_api::types::{CreateVm, RegisterVm, SetTls, VmInfo};
+use hostd_api::types::{CreateVm, HomeMode, MountVm, RegisterVm, SetTls, UmountVm, VmInfo};
 use std::path::{Path, PathBuf};
 
 pub(super) fn run(context: &Context, verb: VmVerb) -> Result<Answer, CliError> {
@@ -31,13 +31,22 @@ pub(super) fn run(context: &Context, verb: VmVerb) -> Result<Answer, CliError> {
             let text = format!("VM {} registered, {}\n", vm.name, state(&vm));
             Ok(Answer::new(&vm, text))
         }
-        VmVerb::Mount { name } => {
-            let vm = api.mount(&name)?;
+        VmVerb::Mount { name, exclusive, shared, force } => {
+            let mode = match (exclusive, shared) {
+                (true, _) => Some(HomeMode::Exclusive),
+                (_, true) => Some(HomeMode::Shared),
+                _ => None,
+            };
+            let vm = api.mount(&name, &MountVm { mode, force })?;
             Ok(Answer::new(&vm, mounted(&vm)))
         }
-        VmVerb::Umount { name, force } => {
-            let vm = api.umount(&name, force)?;
-            let text = format!("home of VM {} unmounted\n", vm.name);
+        VmVerb::Umount { name, force, lazy } => {
+            let vm = api.umount(&name, &UmountVm { force, lazy })?;
+            let rest = match &vm.home_mount {
+                Some(_) => ", and served on for programs that use it",
+                None => "",
+            };
+            let text = format!("home of VM {} unmounted{rest}\n", vm.name);
             Ok(Answer::new(&vm, text))
         }
         VmVerb::Lock { name, force } => said_state(&api.lock(&name, force)?),
@@ -80,7 +89,11 @@ fn absolute(path: &Path) -> Result<PathBuf, CliError> {
 
 fn mounted(vm: &VmInfo) -> String {
     match &vm.home {
-        Some(home) => format!("home of VM {} mounted at {}\n", vm.name, home.display()),
+        Some(home) => {
+            let mode = vm.home_mount.as_ref().map(|m| format!(" ({})", kebab(&m.mode)));
+            let mode = mode.unwrap_or_default();
+            format!("home of VM {} mounted at {}{mode}\n", vm.name, home.display())
+        }
         None => format!("home of VM {} is not mounted\n", vm.name),
     }
 }
@@ -127,6 +140,18 @@ fn tls(vm: &VmInfo) -> Option<String> {
     })
 }
 
+/// `/run/coffer/vm/web01/home, exclusive`, `unmounted, in use`.
+fn home(vm: &VmInfo) -> Option<String> {
+    let mount = vm.home_mount.as_ref();
+    match &vm.home {
+        Some(path) => {
+            let mode = mount.map_or_else(String::new, |m| format!(", {}", kebab(&m.mode)));
+            Some(format!("{}{mode}", path.display()))
+        }
+        None => mount.map(|_| "unmounted, but programs still use it".to_owned()),
+    }
+}
+
 fn show(vm: &VmInfo) -> String {
     let lock = vm.lock.as_ref();
     let restarts = (vm.vmd_restarts > 0).then(|| vm.vmd_restarts.to_string());
@@ -138,7 +163,8 @@ fn show(vm: &VmInfo) -> String {
         ("key to unlock", lock.and_then(|lock| lock.key_id.clone())),
         ("datastore", Some(vm.datastore.clone())),
         ("folder", Some(vm.path.display().to_string())),
-        ("home", Some(or_dash(vm.home.as_ref().map(|home| home.display().to_string())))),
+        ("home", Some(or_dash(home(vm)))),
+        ("home stopped", vm.home_problem.clone()),
         ("keys", Some(vm.key_ids.join(", "))),
         ("vmd", vm.vmd_pid.map(|pid| format!("process {pid}"))),
         ("vmd restarts", restarts),

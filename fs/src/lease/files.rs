@@ -1,0 +1,170 @@
+//! The folder of leases: names of files, what is there, and single changes.
+//!
+//! Owns the layout of the folder and nothing of the rules. Must not decide who may change what: [`super::Leases`] does.
+//! Flow: [`Files::look`] reads everything that counts, [`Files::put`] and [`Files::remove`] change one file.
+
+use super::LeaseError;
+use super::record::{self, Record, Use};
+use crate::seal::SealError;
+use crate::seal::store::{self, Put};
+use crypto::MacKey;
+use std::io;
+use std::path::{Path, PathBuf};
+use uuid::Uuid;
+
+/// Beginning of the name of an exclusive lease; its epoch in 16 hex digits follows.
+const EXCLUSIVE: &str = "exclusive.";
+
+/// Beginning of the name of a shared record; the identity of the host follows.
+const SHARED: &str = "shared.";
+
+/// Most files looked at: a cluster has at most some dozens of hosts, and old leases are removed.
+pub(super) const MAX_FILES: usize = 1024;
+
+/// The folder of one home.
+#[derive(Debug)]
+pub(super) struct Files {
+    pub(super) folder: PathBuf,
+    pub(super) vm: Uuid,
+    pub(super) key: MacKey,
+}
+
+/// What the folder holds now.
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    /// The highest epoch, 0 before the first lease, and the exclusive lease with it.
+    pub(super) epoch: u64,
+    pub(super) last: Option<Record>,
+    /// Epochs below it.
+    old: Vec<u64>,
+    pub(super) shared: Vec<Record>,
+}
+
+impl Files {
+    pub(super) fn look(&self) -> Result<Found, LeaseError> {
+        let mut epochs = Vec::new();
+        let mut found = Found::default();
+        for name in self.names()? {
+            if let Some(host) = name.strip_prefix(SHARED).and_then(|id| id.parse().ok()) {
+                let path = self.shared_path(host);
+                found.shared.extend(self.read(&path)?);
+            } else if let Some(epoch) = name.strip_prefix(EXCLUSIVE).and_then(parse_epoch) {
+                epochs.push(epoch);
+            }
+        }
+        epochs.sort_unstable();
+        if let Some(last) = epochs.pop() {
+            let path = self.exclusive_path(last);
+            found.epoch = last;
+            found.last = self.read(&path)?;
+            check_epoch(&path, found.last.as_ref(), last)?;
+        }
+        found.old = epochs;
+        Ok(found)
+    }
+
+    pub(super) fn names(&self) -> Result<Vec<String>, LeaseError> {
+        let failed = |source| self.failed("list", source);
+        let entries = match std::fs::read_dir(&self.folder) {
+            Ok(entries) => entries,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(e) => return Err(failed(e)),
+        };
+        let mut names = Vec::new();
+        for entry in entries {
+            names.extend(entry.map_err(failed)?.file_name().into_string());
+            if names.len() > MAX_FILES {
+                return Err(LeaseError::Crowded { path: self.folder.clone() });
+            }
+        }
+        Ok(names)
+    }
+
+    pub(super) fn make_folder(&self) -> Result<(), LeaseError> {
+        match std::fs::create_dir(&self.folder) {
+            Err(e) if e.kind() != io::ErrorKind::AlreadyExists => Err(self.failed("make", e)),
+            _ => Ok(()),
+        }
+    }
+
+    pub(super) fn put(&self, record: &Record, how: Put) -> Result<(), LeaseError> {
+        match record::write(&self.path_of(record), record, &self.key, how) {
+            // What other hosts see is what counts; a power loss ends this host as well.
+            Ok(()) | Err(SealError::NotDurable { .. }) => Ok(()),
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    pub(super) fn remove(&self, path: &Path) -> Result<(), LeaseError> {
+        match std::fs::remove_file(path) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                Err(LeaseError::Folder { path: path.to_owned(), action: "remove", source })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    pub(super) fn path_of(&self, record: &Record) -> PathBuf {
+        match record.how {
+            Use::Exclusive => self.exclusive_path(record.epoch),
+            Use::Shared => self.shared_path(record.host),
+        }
+    }
+
+    pub(super) fn exclusive_path(&self, epoch: u64) -> PathBuf {
+        self.folder.join(format!("{EXCLUSIVE}{epoch:016x}"))
+    }
+
+    pub(super) fn shared_path(&self, host: Uuid) -> PathBuf {
+        self.folder.join(format!("{SHARED}{host}"))
+    }
+
+    fn failed(&self, action: &'static str, source: io::Error) -> LeaseError {
+        LeaseError::Folder { path: self.folder.clone(), action, source }
+    }
+
+    /// Removes exclusive leases below the epoch of `claim`, and what crashes have left of files of these and of its host.
+    pub(super) fn clear(&self, claim: &Record) -> Result<(), LeaseError> {
+        for epoch in self.look()?.old.into_iter().filter(|epoch| *epoch < claim.epoch) {
+            self.remove(&self.exclusive_path(epoch))?;
+        }
+        for name in self.names()?.into_iter().filter(|name| left_behind(name, claim)) {
+            self.remove(&self.folder.join(name))?;
+        }
+        Ok(())
+    }
+
+    /// Reads one record; `None` when there is no such file.
+    pub(super) fn read(&self, path: &Path) -> Result<Option<Record>, SealError> {
+        record::read(path, self.vm, &self.key)
+    }
+}
+
+/// Whether a file is one that its writer did not get to put in place, and whose writer is gone: an earlier run of the
+/// host of `claim`, or a host that held an exclusive lease before it.
+fn left_behind(name: &str, claim: &Record) -> bool {
+    let Some(target) = store::target(name) else { return false };
+    match target.strip_prefix(EXCLUSIVE).and_then(parse_epoch) {
+        Some(epoch) => epoch < claim.epoch,
+        None => target.strip_prefix(SHARED) == Some(&claim.host.to_string()),
+    }
+}
+
+/// The epoch in the name of a file, which has one spelling only.
+fn parse_epoch(digits: &str) -> Option<u64> {
+    let epoch = u64::from_str_radix(digits, 16).ok()?;
+    (format!("{epoch:016x}") == digits).then_some(epoch)
+}
+
+/// A record that stands under another number was put there by hand.
+fn check_epoch(path: &Path, record: Option<&Record>, epoch: u64) -> Result<(), SealError> {
+    match record {
+        Some(record) if record.epoch != epoch => Err(SealError::Misplaced {
+            path: path.to_owned(),
+            field: "epoch",
+            found: record.epoch.to_string(),
+            expected: epoch.to_string(),
+        }),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,261 @@
+//! Tests of leases: one holder, take-over, fencing, and what was put there by others.
+
+use super::*;
+use std::sync::{Arc, Barrier};
+use tempfile::TempDir;
+
+struct Bench {
+    dir: TempDir,
+    arena: Arena,
+    home: HomeKey,
+}
+
+const VM: Uuid = Uuid::from_u128(7);
+
+impl Bench {
+    fn new() -> Self {
+        let arena = Arena::new(64 * 1024).unwrap();
+        let home = HomeKey::generate(&arena).unwrap();
+        Self { dir: tempfile::tempdir().unwrap(), arena, home }
+    }
+
+    fn leases(&self) -> Leases {
+        self.of(VM)
+    }
+
+    fn of(&self, vm: Uuid) -> Leases {
+        Leases::new(&VmFolder::new(self.dir.path()), vm, &self.home, &self.arena).unwrap()
+    }
+
+    fn files(&self) -> Vec<String> {
+        let mut names = self.leases().files.names().unwrap();
+        names.sort();
+        names
+    }
+}
+
+fn host(number: u128) -> Holder {
+    Holder { id: Uuid::from_u128(number), name: format!("host{number}") }
+}
+
+fn held(outcome: Result<Taken, LeaseError>) -> Record {
+    match outcome {
+        Err(LeaseError::Held(record)) => *record,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_second_host_is_told_who_and_since_when() {
+    let bench = Bench::new();
+    let leases = bench.leases();
+    let first = leases.take(&host(1), Use::Exclusive, false, 100).unwrap();
+    assert_eq!((first.claim.epoch(), first.ousted.len()), (1, 0));
+    for how in [Use::Exclusive, Use::Shared] {
+        let record = held(leases.take(&host(2), how, false, 200));
+        assert_eq!((record.host, record.since), (host(1).id, 100));
+        assert_eq!(record.host_name, "host1");
+    }
+    assert_eq!(bench.files(), ["exclusive.0000000000000001"]);
+    let mut claim = first.claim;
+    assert_eq!(leases.renew(&mut claim, 300).unwrap(), Renewal::Stands);
+    leases.release(&claim, 400).unwrap();
+    assert!(leases.holders().unwrap().is_empty());
+    let second = leases.take(&host(2), Use::Exclusive, false, 500).unwrap();
+    assert_eq!(second.claim.epoch(), 2, "epochs never go back");
+}
+
+#[test]
+fn the_same_host_takes_again_after_a_crash() {
+    let bench = Bench::new();
+    let leases = bench.leases();
+    let first = leases.take(&host(1), Use::Exclusive, false, 100).unwrap().claim;
+    let again = bench.leases().resume(&host(1), Use::Exclusive).unwrap().unwrap();
+    assert_eq!(again, first);
+    assert_eq!(leases.resume(&host(2), Use::Exclusive).unwrap(), None);
+    assert_eq!(leases.resume(&host(1), Use::Shared).unwrap(), None);
+    let taken = leases.take(&host(1), Use::Exclusive, false, 200).unwrap();
+    assert_eq!((taken.claim.epoch(), taken.ousted.len()), (2, 0));
+    leases.clear(&taken).unwrap();
+    assert_eq!(bench.files(), ["exclusive.0000000000000002"]);
+}
+
+#[test]
+fn force_takes_over_and_the_old_holder_finds_out() {
+    let bench = Bench::new();
+    let leases = bench.leases();
+    let mut first = leases.take(&host(1), Use::Exclusive, false, 100).unwrap().claim;
+    let taken = leases.take(&host(2), Use::Exclusive, true, 200).unwrap();
+    assert_eq!((taken.claim.epoch(), taken.ousted.len()), (2, 1));
+    assert!(!leases.has_left(&taken.ousted[0]).unwrap());
+
+    let Renewal::Lost(Some(by)) = leases.renew(&mut first, 300).unwrap() else {
+        panic!("not fenced");
+    };
+    assert_eq!((by.host, by.epoch), (host(2).id, 2));
+    assert_eq!(leases.resume(&host(1), Use::Exclusive).unwrap(), None);
+    leases.yield_to(&first, 300).unwrap();
+    assert!(leases.has_left(&taken.ousted[0]).unwrap());
+    leases.clear(&taken).unwrap();
+    assert_eq!(bench.files(), ["exclusive.0000000000000002"]);
+    // A renewal that was under way for long must not bring it back.
+    assert!(matches!(leases.renew(&mut first, 400).unwrap(), Renewal::Lost(Some(_))));
+    assert_eq!(held(leases.take(&host(3), Use::Exclusive, false, 500)).host, host(2).id);
+}
+
+#[test]
+fn shared_records_stand_beside_each_other_and_forbid_an_exclusive_lease() {
+    let bench = Bench::new();
+    let leases = bench.leases();
+    let mut one = leases.take(&host(1), Use::Shared, false, 100).unwrap().claim;
+    let two = leases.take(&host(2), Use::Shared, false, 100).unwrap().claim;
+    assert_eq!(leases.holders().unwrap().len(), 2);
+    assert_eq!(held(leases.take(&host(3), Use::Exclusive, false, 200)).how, Use::Shared);
+    leases.release(&two, 300).unwrap();
+    assert_eq!(held(leases.take(&host(3), Use::Exclusive, false, 300)).host, host(1).id);
+    assert_eq!(leases.renew(&mut one, 400).unwrap(), Renewal::Stands);
+    let taken = leases.take(&host(3), Use::Exclusive, true, 500).unwrap();
+    assert_eq!(taken.ousted.len(), 1);
+    assert!(matches!(leases.renew(&mut one, 600).unwrap(), Renewal::Lost(Some(_))));
+    leases.yield_to(&one, 600).unwrap();
+    assert!(leases.has_left(&taken.ousted[0]).unwrap());
+}
+
+#[test]
+fn the_same_host_may_change_from_shared_to_exclusive_and_back() {
+    let bench = Bench::new();
+    let leases = bench.leases();
+    leases.take(&host(1), Use::Shared, false, 100).unwrap();
+    leases.take(&host(1), Use::Exclusive, false, 200).unwrap();
+    assert_eq!(bench.files(), ["exclusive.0000000000000001"]);
+    leases.take(&host(1), Use::Shared, false, 300).unwrap();
+    // The lease of the earlier run is over, so that others may share.
+    leases.take(&host(2), Use::Shared, false, 400).unwrap();
+    assert_eq!(leases.holders().unwrap().len(), 2);
+}
+
+#[test]
+fn a_forced_shared_use_ends_an_exclusive_lease() {
+    let bench = Bench::new();
+    let leases = bench.leases();
+    let mut first = leases.take(&host(1), Use::Exclusive, false, 100).unwrap().claim;
+    let taken = leases.take(&host(2), Use::Shared, true, 200).unwrap();
+    assert_eq!(taken.ousted.len(), 1);
+    assert!(matches!(leases.renew(&mut first, 300).unwrap(), Renewal::Lost(Some(_))));
+    assert_eq!(leases.holders().unwrap().len(), 1);
+}
+
+#[test]
+fn of_many_that_try_at_once_one_has_it() {
+    let bench = Bench::new();
+    let start = Barrier::new(8);
+    let won = std::thread::scope(|scope| {
+        let tries: Vec<_> = (1..=8)
+            .map(|number| {
+                let (bench, start) = (&bench, &start);
+                scope.spawn(move || {
+                    let leases = bench.leases();
+                    start.wait();
+                    leases.take(&host(number), Use::Exclusive, false, 100).is_ok()
+                })
+            })
+            .collect();
+        tries.into_iter().map(|t| t.join().unwrap()).filter(|won| *won).count()
+    });
+    assert_eq!(won, 1);
+    assert_eq!(bench.leases().holders().unwrap().len(), 1);
+}
+
+#[test]
+fn of_exclusive_and_shared_at_once_never_both_stay() {
+    for _ in 0..20 {
+        let bench = Arc::new(Bench::new());
+        let start = Arc::new(Barrier::new(2));
+        let tries = [(1, Use::Exclusive), (2, Use::Shared)].map(|(number, how)| {
+            let (bench, start) = (Arc::clone(&bench), Arc::clone(&start));
+            std::thread::spawn(move || {
+                let leases = bench.leases();
+                start.wait();
+                leases.take(&host(number), how, false, 100).is_ok()
+            })
+        });
+        let won = tries.map(|t| t.join().unwrap());
+        assert_ne!(won, [true, true]);
+    }
+}
+
+#[test]
+fn what_no_host_of_the_vm_wrote_is_refused_by_name() {
+    let bench = Bench::new();
+    let leases = bench.leases();
+    leases.take(&host(1), Use::Exclusive, false, 100).unwrap();
+    let path = leases.files.exclusive_path(1);
+    let good = std::fs::read_to_string(&path).unwrap();
+    let edits = [
+        good.replace("host1", "host2"),
+        good.replace("\"epoch\":1", "\"epoch\":2"),
+        String::new(),
+        good.lines().next().unwrap().to_owned(),
+    ];
+    for bad in edits {
+        assert_ne!(bad, good);
+        std::fs::write(&path, bad).unwrap();
+        let error = leases.take(&host(1), Use::Exclusive, true, 200).unwrap_err();
+        assert!(error.to_string().contains("exclusive.0000000000000001"), "{error}");
+    }
+    // A good record under another number.
+    std::fs::write(leases.files.exclusive_path(9), &good).unwrap();
+    let error = leases.take(&host(2), Use::Exclusive, false, 200).unwrap_err();
+    assert!(matches!(error, LeaseError::Record(SealError::Misplaced { .. })), "{error}");
+    std::fs::remove_file(leases.files.exclusive_path(9)).unwrap();
+    std::fs::write(&path, &good).unwrap();
+    // That of another VM with the same key.
+    let error = bench.of(Uuid::from_u128(8)).holders().unwrap_err();
+    assert!(matches!(error, LeaseError::Record(SealError::Misplaced { .. })), "{error}");
+}
+
+#[test]
+fn what_a_crash_left_in_the_middle_of_a_write_is_removed_by_the_next() {
+    let bench = Bench::new();
+    let leases = bench.leases();
+    let own = format!(".shared.{}.0011223344556677.coffer-tmp", host(1).id);
+    let other = format!(".shared.{}.0011223344556677.coffer-tmp", host(2).id);
+    leases.take(&host(1), Use::Exclusive, false, 100).unwrap();
+    let old = ".exclusive.0000000000000001.0011223344556677.coffer-tmp";
+    // Somebody may be taking over at this moment.
+    let next = ".exclusive.0000000000000003.0011223344556677.coffer-tmp";
+    for name in [own.as_str(), &other, old, next, ".notes.coffer-tmp"] {
+        std::fs::write(leases.files.folder.join(name), "").unwrap();
+    }
+    let taken = leases.take(&host(1), Use::Exclusive, false, 200).unwrap();
+    leases.clear(&taken).unwrap();
+    let mut left = vec![next, ".notes.coffer-tmp", other.as_str(), "exclusive.0000000000000002"];
+    left.sort_unstable();
+    assert_eq!(bench.files(), left);
+}
+
+#[test]
+fn files_that_are_no_leases_are_left_out() {
+    let bench = Bench::new();
+    let leases = bench.leases();
+    leases.files.make_folder().unwrap();
+    for name in ["exclusive.1", "exclusive.000000000000000G", "shared.x", "notes", ".exclusive.tmp"]
+    {
+        std::fs::write(leases.files.folder.join(name), "rubbish").unwrap();
+    }
+    assert_eq!(leases.take(&host(1), Use::Exclusive, false, 1).unwrap().claim.epoch(), 1);
+    for number in 0..MAX_FILES {
+        std::fs::write(leases.files.folder.join(format!("x{number}")), "").unwrap();
+    }
+    assert!(matches!(leases.holders(), Err(LeaseError::Crowded { .. })));
+}
+
+#[test]
+fn the_last_epoch_there_is_ends_in_a_refusal() {
+    let bench = Bench::new();
+    let leases = bench.leases();
+    leases.files.make_folder().unwrap();
+    let record = Record::new(VM, Use::Exclusive, u64::MAX, &host(1), 1);
+    leases.files.put(&record, Put::New).unwrap();
+    assert!(leases.take(&host(1), Use::Exclusive, true, 2).is_err());
+}

@@ -1,0 +1,311 @@
+//! Keeping what this host has of a home: the lease is renewed while the home is served, and serving ends when another
+//! host took over.
+//!
+//! Owns one thread a mounted home, and when it looks; the rules of leases are those of `cryptfs::lease`. Must not
+//! know mounts: `home` stops what is served. Flow: `home` takes a lease and gives it to [`Host::keep_lease`]; the thread
+//! writes to the storage now and then, and calls [`Host::fence`] when the lease is lost.
+
+use crate::fault::Fault;
+use crate::host::Host;
+use crate::keys::now;
+use crate::vm::Vm;
+use cryptfs::lease::{Claim, Holder, LeaseError, Leases, Record, Renewal, Taken, Use};
+use hostd_api::error::ErrorCode;
+use hostd_api::types::HomeMode;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// How often a host says that it is there, and looks whether it still may serve. A host that takes over by force waits
+/// for this, and each time costs two small flushes of the datastore.
+const RENEW_EVERY: Duration = Duration::from_secs(5);
+
+/// How long a host that takes over waits for the other to stop: it has found out after one period, and then ends what
+/// it serves. One that is dead never says so.
+const LEAVE_WAIT: Duration = Duration::from_secs(15);
+
+/// How often that is looked at. Each look is a read on what may be a network file system.
+const LEAVE_STEP: Duration = Duration::from_millis(250);
+
+/// Stack of the thread: it waits nearly all its life, and the process locks its memory.
+const STACK: usize = 256 * 1024;
+
+/// A lease that is being renewed until this is dropped. Dropping does not give it back.
+#[derive(Debug)]
+pub(crate) struct Kept {
+    held: Arc<Held>,
+    epoch: Option<u64>,
+    /// The thread ends with this.
+    _alive: Sender<()>,
+}
+
+/// What thread and service share.
+#[derive(Debug)]
+pub(crate) struct Held {
+    leases: Leases,
+    /// Nothing once it is over; the lock keeps a late renewal from undoing that.
+    claim: Mutex<Option<Claim>>,
+}
+
+impl Held {
+    fn claim(&self) -> MutexGuard<'_, Option<Claim>> {
+        self.claim.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Renews; `None` when it is over.
+    fn renew(&self) -> Option<Result<Renewal, LeaseError>> {
+        let mut claim = self.claim();
+        Some(self.leases.renew(claim.as_mut()?, now()))
+    }
+
+    /// Whether it has been given back or given up.
+    pub(super) fn is_over(&self) -> bool {
+        self.claim().is_none()
+    }
+
+    fn end(&self, end: impl FnOnce(&Leases, &Claim) -> Result<(), LeaseError>) {
+        if let Some(claim) = self.claim().take()
+            && let Err(e) = end(&self.leases, &claim)
+        {
+            tracing::warn!("other hosts still find the home held: {e}");
+        }
+    }
+}
+
+impl Kept {
+    /// Gives the lease back; other hosts may take it now.
+    pub(super) fn release(&self) {
+        self.held.end(|leases, claim| leases.release(claim, now()));
+    }
+
+    /// Tells the host that took over that nothing is served here any more.
+    pub(super) fn yield_up(&self) {
+        self.held.end(|leases, claim| leases.yield_to(claim, now()));
+    }
+
+    /// Whether the lease still is ours, as the storage says now.
+    ///
+    /// # Errors
+    /// A refusal that names who took over; faults of the storage.
+    pub(super) fn check(&self, vm: &Vm) -> Result<(), Fault> {
+        match self.held.renew() {
+            Some(Ok(Renewal::Stands)) => Ok(()),
+            Some(Ok(Renewal::Lost(by))) => {
+                Err(Fault::refused(ErrorCode::InUse, lost(vm, by.as_deref()), LOOK_THERE))
+            }
+            Some(Err(e)) => Err(fault(vm, e)),
+            None => Err(Fault::Bug("a lease that is over".into())),
+        }
+    }
+
+    /// Whether it is this one.
+    pub(super) fn is(&self, held: &Arc<Held>) -> bool {
+        Arc::ptr_eq(&self.held, held)
+    }
+
+    /// Number of the lease, when it is an exclusive one.
+    pub(crate) fn epoch(&self) -> Option<u64> {
+        self.epoch
+    }
+}
+
+impl Host {
+    /// This host, as leases name it.
+    fn holder(&self) -> Holder {
+        let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
+        Holder { id: self.state.host(), name }
+    }
+
+    /// Takes the home of a VM. After a take-over by force it waits until the other host has stopped, or long enough.
+    ///
+    /// # Errors
+    /// `in-use` with who holds it, since when, and what to do; faults of the storage.
+    pub(super) fn take_lease(
+        self: &Arc<Self>,
+        vm: &Arc<Vm>,
+        leases: Leases,
+        mode: HomeMode,
+        force: bool,
+    ) -> Result<Kept, Fault> {
+        let taken = leases.take(&self.holder(), how(mode), force, now());
+        let taken = taken.map_err(|e| fault(vm, e))?;
+        self.await_ousted(vm, &leases, &taken);
+        if let Err(e) = leases.clear(&taken) {
+            tracing::warn!("old leases of VM {} stay: {e}", vm.name);
+        }
+        self.keep_lease(vm, leases, taken.claim)
+    }
+
+    fn await_ousted(&self, vm: &Vm, leases: &Leases, taken: &Taken) {
+        let end = Instant::now() + LEAVE_WAIT;
+        for other in &taken.ousted {
+            tracing::warn!("the home of VM {} is taken from {}", vm.name, described(other));
+            while !leases.has_left(other).unwrap_or(false) {
+                if Instant::now() >= end {
+                    self.warn(
+                        Some(vm.name.as_str()),
+                        format!(
+                            "the home of VM {} was taken from {}, which did not say that it has stopped: make \
+                             sure that it is off, or serves this home no more",
+                            vm.name,
+                            described(other)
+                        ),
+                    );
+                    break;
+                }
+                std::thread::sleep(LEAVE_STEP);
+            }
+        }
+    }
+
+    /// Takes up the lease of a home that an earlier hostd of this host has mounted.
+    ///
+    /// # Errors
+    /// `in-use` when another host took it since; faults of the storage.
+    pub(super) fn resume_lease(
+        self: &Arc<Self>,
+        vm: &Arc<Vm>,
+        leases: Leases,
+        mode: HomeMode,
+    ) -> Result<Kept, Fault> {
+        let found = leases.resume(&self.holder(), how(mode)).map_err(|e| fault(vm, e))?;
+        let claim = match (found, mode) {
+            (Some(claim), _) => claim,
+            (None, HomeMode::Shared) => {
+                let taken = leases.take(&self.holder(), Use::Shared, false, now());
+                taken.map_err(|e| fault(vm, e))?.claim
+            }
+            (None, HomeMode::Exclusive) => {
+                let by = leases.holders().map_err(|e| fault(vm, e))?;
+                let text = lost(vm, by.first());
+                return Err(Fault::refused(ErrorCode::InUse, text, LOOK_THERE));
+            }
+        };
+        self.keep_lease(vm, leases, claim)
+    }
+
+    /// Renews a lease from now on.
+    fn keep_lease(
+        self: &Arc<Self>,
+        vm: &Arc<Vm>,
+        leases: Leases,
+        claim: Claim,
+    ) -> Result<Kept, Fault> {
+        let epoch = (claim.how() == Use::Exclusive).then(|| claim.epoch());
+        let held = Arc::new(Held { leases, claim: Mutex::new(Some(claim)) });
+        let (alive, ended) = channel();
+        let (host, vm_copy, copy) = (Arc::clone(self), Arc::clone(vm), Arc::clone(&held));
+        let name = format!("lease-{}", vm.name);
+        let thread = std::thread::Builder::new().name(name).stack_size(STACK);
+        let kept = Kept { held, epoch, _alive: alive };
+        match thread.spawn(move || host.renew(&vm_copy, &copy, &ended)) {
+            Ok(_) => Ok(kept),
+            Err(e) => {
+                kept.release();
+                Err(Fault::Io { doing: "renew", path: vm.folder.leases(), source: e })
+            }
+        }
+    }
+
+    fn renew(self: &Arc<Self>, vm: &Arc<Vm>, held: &Arc<Held>, ended: &Receiver<()>) {
+        while let Err(RecvTimeoutError::Timeout) = ended.recv_timeout(RENEW_EVERY) {
+            match held.renew() {
+                Some(Ok(Renewal::Stands)) => {}
+                Some(Ok(Renewal::Lost(by))) => {
+                    self.fence(vm, held, &lost(vm, by.as_deref()));
+                    return;
+                }
+                // The home is served on: nobody has taken it as far as is known, and its own I/O fails as well.
+                Some(Err(e)) => self.warn(
+                    Some(vm.name.as_str()),
+                    format!("the lease of the home of VM {} cannot be renewed: {e}", vm.name),
+                ),
+                None => return,
+            }
+        }
+    }
+}
+
+/// What to do about a home that another host took.
+const LOOK_THERE: &str = "use it there; to have it back, unmount it there first";
+
+fn how(mode: HomeMode) -> Use {
+    match mode {
+        HomeMode::Exclusive => Use::Exclusive,
+        HomeMode::Shared => Use::Shared,
+    }
+}
+
+/// `host node2 (6f9619ff-...), exclusively since 2026-11-25 08:30:00 UTC`.
+fn described(record: &Record) -> String {
+    let how = match record.how {
+        Use::Exclusive => "exclusively",
+        Use::Shared => "shared",
+    };
+    format!("host {} ({}), {how} since {}", record.host_name, record.host, utc(record.since))
+}
+
+fn lost(vm: &Vm, by: Option<&Record>) -> String {
+    let by =
+        by.map_or_else(|| "its lease is gone".to_owned(), |by| format!("by {}", described(by)));
+    format!("the home of VM {} was taken over, {by}", vm.name)
+}
+
+fn fault(vm: &Vm, error: LeaseError) -> Fault {
+    match error {
+        LeaseError::Held(record) => Fault::refused(
+            ErrorCode::InUse,
+            format!(
+                "the home of VM {} is held by {}, last renewed {}",
+                vm.name,
+                described(&record),
+                utc(record.renewed)
+            ),
+            "unmount it there; if that host is off or lost for good, add --force: what it had not written yet is lost",
+        ),
+        LeaseError::Record(e) => e.into(),
+        LeaseError::Folder { path, action, source } => Fault::Io { doing: action, path, source },
+        LeaseError::Raced => Fault::refused(ErrorCode::InUse, error.to_string(), "try again"),
+        LeaseError::Crowded { .. } => Fault::refused(
+            ErrorCode::Damaged,
+            error.to_string(),
+            "keep the files whose names begin with `exclusive.` and `shared.`",
+        ),
+    }
+}
+
+/// A time in seconds since 1970 as people write it, by the calendar of RFC 3339 (days to date: the civil calendar
+/// counted in years that begin in March, so that the leap day is the last).
+fn utc(seconds: u64) -> String {
+    let (days, rest) = (seconds / 86_400, seconds % 86_400);
+    // Days since 0000-03-01, in eras of 400 years.
+    let days = days + 719_468;
+    let (era, day) = (days / 146_097, days % 146_097);
+    let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
+    let day = day - (365 * year + year / 4 - year / 100);
+    let month = (5 * day + 2) / 153;
+    let (day, shifted) = (day - (153 * month + 2) / 5 + 1, month >= 10);
+    let month = if shifted { month - 9 } else { month + 3 };
+    let year = year + era * 400 + u64::from(shifted);
+    let (hour, minute, second) = (rest / 3600, rest / 60 % 60, rest % 60);
+    format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02} UTC")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_those_of_the_calendar() {
+        for (seconds, text) in [
+            (0, "1970-01-01 00:00:00 UTC"),
+            (951_782_399, "2000-02-28 23:59:59 UTC"),
+            (951_782_400, "2000-02-29 00:00:00 UTC"),
+            (1_709_251_199, "2024-02-29 23:59:59 UTC"),
+            (1_795_595_443, "2026-11-25 08:30:43 UTC"),
+            (4_107_542_400, "2100-03-01 00:00:00 UTC"),
+        ] {
+            assert_eq!(utc(seconds), text);
+        }
+    }
+}
