@@ -5,6 +5,7 @@
 //! home to it, `watch` starts it again when it dies, `adopt` finds those of an earlier hostd.
 
 mod adopt;
+mod check;
 pub(crate) mod polling;
 mod serve;
 mod start;

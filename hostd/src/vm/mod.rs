@@ -4,6 +4,7 @@
 //! enters the VM first ([`Vm::enter`]), so that verbs of one VM run one after the other and those of
 //! different VMs never wait for each other.
 
+mod check;
 mod create;
 mod disk;
 mod info;
@@ -13,6 +14,7 @@ mod rotate;
 mod serve;
 mod tls;
 
+pub(crate) use check::{Collected, unfinished};
 pub(crate) use disk::open_payload;
 pub use open::Opened;
 
