@@ -1,3 +1,5 @@
+//! Names in a VM folder: what is known, what is left over, and what is nobody's.
+
 use super::*;
 use crate::folder::VmFolder;
 use std::collections::BTreeSet;

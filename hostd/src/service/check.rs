@@ -15,10 +15,14 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use std::io::PipeReader;
 use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
 
 /// How long a vmd may be silent. It speaks every few seconds between files; one file may take as long as it takes to
 /// read it, if its header was lost.
-const SILENCE: Timespec = Timespec { tv_sec: 600, tv_nsec: 0 };
+const SILENCE: Duration = Duration::from_secs(600);
+
+/// How often it is looked whether the check must give way meanwhile.
+const STEP: Timespec = Timespec { tv_sec: 0, tv_nsec: 200_000_000 };
 
 /// Longest line: a path and a sentence, escaped twice.
 const MAX_LINE: usize = 64 * 1024;
@@ -46,17 +50,21 @@ impl Host {
         service.up(vm)?.call(&request, &[writer.as_fd(), sheet.as_fd()])?;
         // From here on the end of the vmd is the end of the pipe.
         drop((writer, sheet, safe));
-        let ended = follow(&reader, found);
+        let ended = follow(&reader, found, &|| vm.is_wanted());
         ended.map_err(|why| unfinished(vm, &why))
     }
 }
 
 /// Reads lines until the last one.
-fn follow(reader: &PipeReader, found: &mut Collected) -> Result<(), String> {
+fn follow(
+    reader: &PipeReader,
+    found: &mut Collected,
+    must_end: &dyn Fn() -> bool,
+) -> Result<(), String> {
     let mut text = Vec::new();
     let mut chunk = vec![0; CHUNK];
     loop {
-        let got = receive(reader, &mut chunk)?;
+        let got = receive(reader, &mut chunk, must_end)?;
         text.extend_from_slice(chunk.get(..got).unwrap_or_default());
         while let Some(end) = text.iter().position(|&byte| byte == b'\n') {
             let line = serde_json::from_slice(text.get(..end).unwrap_or_default());
@@ -78,18 +86,28 @@ fn follow(reader: &PipeReader, found: &mut Collected) -> Result<(), String> {
 }
 
 /// Waits for bytes; at least one.
-fn receive(reader: &PipeReader, chunk: &mut [u8]) -> Result<usize, String> {
+fn receive(
+    reader: &PipeReader,
+    chunk: &mut [u8],
+    must_end: &dyn Fn() -> bool,
+) -> Result<usize, String> {
+    let end = Instant::now() + SILENCE;
     loop {
-        match poll(&mut [PollFd::new(reader, PollFlags::IN)], Some(&SILENCE)) {
-            Ok(0) => return Err(format!("the vmd was silent for {} s", SILENCE.tv_sec)),
-            Err(Errno::INTR) => continue,
+        if must_end() {
+            return Err("it gave way to a forced lock, or to the end of hostd".into());
+        }
+        match poll(&mut [PollFd::new(reader, PollFlags::IN)], Some(&STEP)) {
+            Ok(0) if Instant::now() >= end => {
+                return Err(format!("the vmd was silent for {} s", SILENCE.as_secs()));
+            }
+            Ok(0) | Err(Errno::INTR) => continue,
             other => other.map_err(|e| e.to_string())?,
         };
-        return match rustix::io::read(reader, &mut *chunk) {
-            Ok(0) => Err("the vmd ended".into()),
-            Err(Errno::INTR) => continue,
-            other => other.map_err(|e| e.to_string()),
-        };
+        match rustix::io::read(reader, &mut *chunk) {
+            Ok(0) => return Err("the vmd ended".into()),
+            Err(Errno::INTR) => {}
+            other => return other.map_err(|e| e.to_string()),
+        }
     }
 }
 

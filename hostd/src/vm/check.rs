@@ -106,7 +106,7 @@ impl Host {
         let mut report = Report::new(&mut emit);
         let safe = self.check_safe(vm, inner, &mut report)?;
         let claimed = self.check_disks(vm, inner, &mut report)?;
-        check_folder(&vm.folder, &claimed, repair, &mut report).map_err(unheard)?;
+        check_folder(&vm.folder, &claimed, repair, &mut report).map_err(|e| unheard(&e))?;
         let totals = report.totals();
         found.add(totals);
         Ok(safe)
@@ -222,7 +222,7 @@ fn descriptor_path(disk: &Name) -> String {
 
 fn damage(report: &mut Report<'_>, path: &str, what: String, remedy: &str) -> Result<(), Fault> {
     let (path, mend) = (path.to_owned(), Mend::not(remedy));
-    report.found(Finding { path, grade: Grade::Damaged, what, mend }).map_err(unheard)
+    report.found(Finding { path, grade: Grade::Damaged, what, mend }).map_err(|e| unheard(&e))
 }
 
 fn leftover(
@@ -232,11 +232,11 @@ fn leftover(
     remedy: &str,
 ) -> Result<(), Fault> {
     let mend = Mend::not(remedy);
-    report.found(Finding { path, grade: Grade::Leftover, what, mend }).map_err(unheard)
+    report.found(Finding { path, grade: Grade::Leftover, what, mend }).map_err(|e| unheard(&e))
 }
 
 /// Findings are collected in memory, which takes all of them.
-fn unheard(error: io::Error) -> Fault {
+fn unheard(error: &io::Error) -> Fault {
     Fault::Bug(format!("a finding was not taken: {error}"))
 }
 

@@ -108,3 +108,21 @@ fn a_locked_vm_is_not_checked() {
     assert_eq!(code(t.host.check_vm("web01", &CheckVm::default())), ErrorCode::VmLocked);
     assert_eq!(code(t.host.check_vm("web02", &CheckVm::default())), ErrorCode::NotFound);
 }
+
+#[test]
+fn who_enters_urgently_is_wanted_until_inside() {
+    let t = host();
+    let vm = t.host.inventory.get("web01").unwrap();
+    let held = vm.enter().unwrap();
+    std::thread::scope(|scope| {
+        let other = scope.spawn(|| vm.enter_urgently().map(drop));
+        let end = std::time::Instant::now() + std::time::Duration::from_secs(30);
+        while !vm.is_wanted() {
+            assert!(std::time::Instant::now() < end, "nobody waits");
+            std::thread::yield_now();
+        }
+        drop(held);
+        other.join().unwrap().unwrap();
+    });
+    assert!(!vm.is_wanted());
+}

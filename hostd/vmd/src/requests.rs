@@ -91,7 +91,7 @@ impl Vmd {
             Request::Setup(setup) => self.set_up(setup, fds),
             Request::Attach(attach) => self.attach(attach, exactly(fds)?),
             Request::ServeHome(serve) => self.serve_home(serve, exactly(fds)?),
-            Request::CheckHome(check) => self.check_home(check, exactly(fds)?),
+            Request::CheckHome(check) => self.check_home(&check, exactly(fds)?),
             Request::ServeTls(serve) => self.serve_tls(serve, exactly(fds)?),
             other => {
                 let [] = exactly(fds)?;
@@ -170,7 +170,7 @@ impl Vmd {
     }
 
     /// A check takes no locks with a mount, so there is either.
-    fn check_home(&mut self, check: CheckHome, fds: [OwnedFd; 2]) -> Result<Response, Refusal> {
+    fn check_home(&mut self, check: &CheckHome, fds: [OwnedFd; 2]) -> Result<Response, Refusal> {
         let id = self.vm()?.id;
         if self.home.as_ref().is_some_and(|home| home.mountpoint().is_some()) {
             let message = "the home is served, and would change under a check";

@@ -8,7 +8,7 @@ use std::fs::{self, File};
 use std::io::{PipeReader, Read};
 use std::os::fd::{AsFd, OwnedFd};
 
-fn ask(vmd: &Process, key: &HomeKey, report: OwnedFd, repair: bool) -> Response {
+fn ask(vmd: &Process, key: &HomeKey, report: &OwnedFd, repair: bool) -> Response {
     let sheet = KeySheet::seal(&[SheetKey::Home(key)]).unwrap();
     let request = Request::CheckHome(CheckHome { repair });
     vmd.link.call(&request, &[report.as_fd(), sheet.as_fd()]).unwrap().0
@@ -16,7 +16,7 @@ fn ask(vmd: &Process, key: &HomeKey, report: OwnedFd, repair: bool) -> Response 
 
 fn start(vmd: &Process, key: &HomeKey, repair: bool) -> PipeReader {
     let (reader, writer) = std::io::pipe().unwrap();
-    ok(&ask(vmd, key, writer.into(), repair));
+    ok(&ask(vmd, key, &OwnedFd::from(writer), repair));
     reader
 }
 
@@ -58,7 +58,7 @@ fn a_report_goes_through_a_pipe_only() {
     let file = host.dir.path().join("precious");
     fs::write(&file, "precious").unwrap();
     let report = File::options().write(true).open(&file).unwrap();
-    match ask(&vmd, &key, report.into(), false) {
+    match ask(&vmd, &key, &OwnedFd::from(report), false) {
         Response::Failed(failure) => assert_eq!(failure.code, ErrorCode::InvalidArgument),
         other => panic!("{other:?}"),
     }
@@ -78,7 +78,7 @@ fn a_second_check_waits_for_the_first_and_ends_with_its_reader() {
     }
     let first = start(&vmd, &key, false);
     let (_reader, writer) = std::io::pipe().unwrap();
-    match ask(&vmd, &key, writer.into(), false) {
+    match ask(&vmd, &key, &OwnedFd::from(writer), false) {
         Response::Failed(failure) => assert_eq!(failure.code, ErrorCode::InUse, "{failure:?}"),
         other => panic!("{other:?}"),
     }
@@ -86,7 +86,7 @@ fn a_second_check_waits_for_the_first_and_ends_with_its_reader() {
     let end = std::time::Instant::now() + std::time::Duration::from_secs(30);
     loop {
         let (reader, writer) = std::io::pipe().unwrap();
-        match ask(&vmd, &key, writer.into(), false) {
+        match ask(&vmd, &key, &OwnedFd::from(writer), false) {
             Response::Ok => {
                 assert_eq!(lines(reader).len(), 901);
                 return;
