@@ -86,7 +86,9 @@ fn a_second_check_waits_for_the_first_and_ends_with_its_reader() {
     let end = std::time::Instant::now() + std::time::Duration::from_secs(30);
     loop {
         let (reader, writer) = std::io::pipe().unwrap();
-        match ask(&vmd, &key, &OwnedFd::from(writer), false) {
+        // Closed here before the report is read, or it would have no end.
+        let answer = ask(&vmd, &key, &OwnedFd::from(writer), false);
+        match answer {
             Response::Ok => {
                 assert_eq!(lines(reader).len(), 901);
                 return;
