@@ -11,6 +11,7 @@ pub mod descriptor;
 pub mod door;
 mod flush;
 pub mod folder;
+pub mod fsck;
 pub mod home;
 pub mod lease;
 pub mod name;

@@ -8,6 +8,7 @@ mod crash;
 mod damage;
 mod disk;
 mod faults;
+mod fsck;
 mod guest;
 mod home;
 mod keys;

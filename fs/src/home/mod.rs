@@ -7,6 +7,7 @@
 
 mod attributes;
 mod change;
+pub mod check;
 mod copy;
 mod create;
 mod error;

@@ -220,19 +220,52 @@ impl<S: Store> HomeFile<S> {
         Ok(())
     }
 
+    /// Are there bytes in pad or carrier, which only a crash can have left in a file that nobody has open?
+    pub(super) fn has_remains(&self) -> Result<bool, HomeError> {
+        let state = self.shared();
+        let (start, used) = tail(state.size);
+        let Some(cipher) = self.cipher.get().filter(|_| used > 0) else { return Ok(false) };
+        let used = in_memory(used);
+        let found =
+            with_cipher_buffer(UNIT_LEN + used, |bytes| self.read_tail(cipher, start, used, bytes));
+        Ok(found? != Zeroed::Nothing)
+    }
+
+    /// Zeroes pad and carrier, durably, as the next growth would.
+    pub(super) fn clear_remains(&self) -> Result<(), HomeError> {
+        self.clean(&mut self.exclusive(), Found::AfterCrash)
+    }
+
+    /// Reads the last unit, as plaintext, and the carrier, and says which of its ends is not zero but must be.
+    fn read_tail(
+        &self,
+        cipher: &Xts,
+        start: u64,
+        used: usize,
+        bytes: &mut [u8],
+    ) -> Result<Zeroed, HomeError> {
+        let doing = "read of the last unit of a file";
+        self.store.read_at(HEADER + start, bytes).map_err(HomeError::io(doing))?;
+        let (unit, carrier) = bytes.split_at_mut(UNIT_LEN);
+        cipher.decrypt(start / SECTOR, unit)?;
+        let dirty = |bytes: &[u8]| bytes.iter().any(|&byte| byte != 0);
+        Ok(match (dirty(carrier), dirty(&unit[used..])) {
+            (true, _) => Zeroed::Carrier,
+            (false, true) => Zeroed::Pad,
+            (false, false) => Zeroed::Nothing,
+        })
+    }
+
     /// Rewrites as much of the last unit, of which `used` bytes are in use, as is not zero but must be.
     fn zero_tail(&self, cipher: &Xts, start: u64, used: usize) -> Result<Zeroed, HomeError> {
         with_cipher_buffer(UNIT_LEN + used, |bytes| {
-            let doing = "read of the last unit of a file";
-            self.store.read_at(HEADER + start, bytes).map_err(HomeError::io(doing))?;
-            let (unit, carrier) = bytes.split_at_mut(UNIT_LEN);
-            cipher.decrypt(start / SECTOR, unit)?;
-            let dirty = |bytes: &[u8]| bytes.iter().any(|&byte| byte != 0);
-            let (zeroed, from, to) = match (dirty(carrier), dirty(&unit[used..])) {
-                (true, _) => (Zeroed::Carrier, 0, UNIT_LEN + used),
-                (false, true) => (Zeroed::Pad, used - used % SECTOR_LEN, UNIT_LEN),
-                (false, false) => return Ok(Zeroed::Nothing),
+            let zeroed = self.read_tail(cipher, start, used, bytes)?;
+            let (from, to) = match zeroed {
+                Zeroed::Carrier => (0, UNIT_LEN + used),
+                Zeroed::Pad => (used - used % SECTOR_LEN, UNIT_LEN),
+                Zeroed::Nothing => return Ok(zeroed),
             };
+            let (unit, carrier) = bytes.split_at_mut(UNIT_LEN);
             unit[used..].fill(0);
             carrier.fill(0);
             cipher.encrypt(start / SECTOR, unit)?;

@@ -75,6 +75,11 @@ impl StoredName {
     }
 }
 
+/// Has a stored name the form of those that are kept here?
+pub fn is_kept(stored: &[u8]) -> bool {
+    stored.starts_with(PREFIX)
+}
+
 /// The plain name of a stored one, in two parts: its space, with the dot, and the rest. `None` for attributes that
 /// are not ours.
 pub fn plain_name(stored: &[u8]) -> Option<(&'static [u8], &[u8])> {

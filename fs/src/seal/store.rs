@@ -88,7 +88,8 @@ pub fn clean(folder: &Path) -> io::Result<usize> {
     Ok(removed)
 }
 
-fn is_temporary(name: &OsStr) -> bool {
+/// Whether a file with this name, beside a sealed file, is left from a replacement that was cut short.
+pub(crate) fn is_temporary(name: &OsStr) -> bool {
     let bytes = name.as_encoded_bytes();
     bytes.starts_with(b".") && bytes.ends_with(TEMPORARY.as_bytes())
 }

@@ -92,21 +92,45 @@ impl Client {
         self.request(Method::POST, path, Some(body))
     }
 
+    /// `POST path` with a JSON body, for a verb that takes longer than others.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub fn post_within<B: Serialize, T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &B,
+        limit: Duration,
+    ) -> Result<T, ClientError> {
+        let body = serde_json::to_vec(body).map_err(|e| ClientError::Protocol(e.to_string()))?;
+        self.request_within(Method::POST, path, Some(body), limit)
+    }
+
     fn request<T: DeserializeOwned>(
         &self,
         method: Method,
         path: &str,
         body: Option<Vec<u8>>,
     ) -> Result<T, ClientError> {
+        self.request_within(method, path, body, ANSWER_LIMIT)
+    }
+
+    fn request_within<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<Vec<u8>>,
+        limit: Duration,
+    ) -> Result<T, ClientError> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
             .map_err(|e| ClientError::Protocol(format!("no runtime: {e}")))?;
         let answer = runtime.block_on(async {
-            tokio::time::timeout(ANSWER_LIMIT, self.exchange(method, path, body)).await
+            tokio::time::timeout(limit, self.exchange(method, path, body)).await
         });
         let (status, text) = answer.map_err(|_| {
-            ClientError::Protocol(format!("no answer within {} s", ANSWER_LIMIT.as_secs()))
+            ClientError::Protocol(format!("no answer within {} s", limit.as_secs()))
         })??;
         decode(status, &text)
     }

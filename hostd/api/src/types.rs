@@ -3,6 +3,9 @@
 mod home;
 
 pub use home::{HomeMode, HomeMount, HomeState, MountVm, UmountVm};
+mod check;
+
+pub use check::{CheckReport, CheckVm, Finding, FindingGrade, FindingRepair};
 
 use crate::error::LockReason;
 use serde::{Deserialize, Serialize};

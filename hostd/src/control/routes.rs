@@ -12,8 +12,7 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use hostd_api::error::ApiError;
 use hostd_api::types::{
-    AttachDisk, ConfirmBackup, CreateDisk, CreateVm, DiskInfo, Force, HostStatus, KeyBackup,
-    KeyStatus, MountVm, RegisterVm, ResizeDisk, RotateKeys, RotateReport, SetTls, UmountVm, VmInfo,
+    AttachDisk, CheckReport, CheckVm, ConfirmBackup, CreateDisk, CreateVm, DiskInfo, Force, HostStatus, KeyBackup, KeyStatus, MountVm, RegisterVm, ResizeDisk, RotateKeys, RotateReport, SetTls, UmountVm, VmInfo,
 };
 use std::sync::Arc;
 use utoipa::OpenApi;
@@ -35,6 +34,7 @@ type OfDisk = Names<(String, String)>;
         umount_vm,
         lock_vm,
         unlock_vm,
+        check_vm,
         set_tls,
         list_disks,
         create_disk,
@@ -64,6 +64,7 @@ pub(super) fn all() -> Router<Arc<Host>> {
         .route("/v1/vms/{vm}/umount", post(umount_vm))
         .route("/v1/vms/{vm}/lock", post(lock_vm))
         .route("/v1/vms/{vm}/unlock", post(unlock_vm))
+        .route("/v1/vms/{vm}/check", post(check_vm))
         .route("/v1/vms/{vm}/tls", post(set_tls))
         .route("/v1/vms/{vm}/disks", get(list_disks).post(create_disk))
         .route("/v1/vms/{vm}/disks/{disk}", get(show_disk).delete(delete_disk))
@@ -162,6 +163,17 @@ async fn lock_vm(call: Call, Names(vm): Names<String>, Body(how): Body<Force>) -
     responses((status = 200, body = VmInfo), (status = "default", body = ApiError)))]
 async fn unlock_vm(call: Call, Names(vm): Names<String>) -> Answer<VmInfo> {
     call.run("vm-unlock", vm.clone(), move |host| host.unlock_vm(&vm)).await
+}
+
+/// Look at everything that is stored of a VM, and mend what can be mended without a risk for data.
+#[utoipa::path(post, path = "/v1/vms/{vm}/check", tag = "vm", params(("vm" = String, Path)), request_body = CheckVm,
+    responses((status = 200, body = CheckReport), (status = "default", body = ApiError)))]
+async fn check_vm(
+    call: Call,
+    Names(vm): Names<String>,
+    Body(how): Body<CheckVm>,
+) -> Answer<CheckReport> {
+    call.run("vm-check", vm.clone(), move |host| host.check_vm(&vm, &how)).await
 }
 
 /// Give a VM a network port, or take it away.

@@ -7,6 +7,7 @@
 mod adopt;
 mod home;
 mod lease;
+mod check;
 pub(crate) mod polling;
 mod serve;
 mod start;

@@ -20,7 +20,7 @@ impl Host {
     /// of state file, kernel and vmd. A forced lock takes effect even if it cannot be remembered.
     pub fn lock_vm(&self, name: &str, how: &Force) -> Result<VmInfo, Fault> {
         let vm = self.inventory.get(name)?;
-        let mut inner = vm.enter()?;
+        let mut inner = if how.force { vm.enter_urgently() } else { vm.enter() }?;
         let _alone = exclusive(&vm, &inner)?;
         let mut remembered = Ok(());
         let mut keys = inner.service.as_ref().map(Service::key_ids).unwrap_or_default();
@@ -82,7 +82,8 @@ impl Host {
     /// Stops every running VM: exports drained, homes unmounted, keys wiped.
     pub fn drain(&self) {
         for vm in self.inventory.all() {
-            let outcome = vm.enter().and_then(|mut inner| self.release(&vm, &mut inner, true));
+            let entered = vm.enter_urgently();
+            let outcome = entered.and_then(|mut inner| self.release(&vm, &mut inner, true));
             if let Err(e) = outcome {
                 tracing::error!("VM {} could not be stopped: {e}", vm.name);
             }

@@ -4,6 +4,7 @@
 //! enters the VM first ([`Vm::enter`]), so that verbs of one VM run one after the other and those of
 //! different VMs never wait for each other.
 
+mod check;
 mod create;
 mod disk;
 mod info;
@@ -13,6 +14,7 @@ mod rotate;
 mod serve;
 mod tls;
 
+pub(crate) use check::{Collected, unfinished};
 pub(crate) use disk::open_payload;
 pub use open::Opened;
 
@@ -24,6 +26,7 @@ use crypto::KeyId;
 use hostd_api::error::{ErrorCode, LockReason};
 use hostd_api::types::VmInfo;
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 use uuid::Uuid;
@@ -46,6 +49,8 @@ pub struct Vm {
     /// Its folder.
     pub folder: VmFolder,
     inner: Mutex<Inner>,
+    /// Verbs that wait to enter and that a check gives way to.
+    urgent: AtomicUsize,
     /// Keys that its safe and descriptors named when last read; a lock of its own, so that others can ask
     /// without waiting for a verb.
     keys: Mutex<BTreeSet<KeyId>>,
@@ -95,6 +100,7 @@ impl Vm {
                 service: None,
                 restarts: 0,
             }),
+            urgent: AtomicUsize::new(0),
             keys: Mutex::default(),
             last: Mutex::default(),
         }
@@ -126,6 +132,22 @@ impl Vm {
             }
             std::thread::sleep(ENTER_STEP);
         }
+    }
+
+    /// The same for a verb that a check, which may run for hours, must end for.
+    ///
+    /// # Errors
+    /// Those of [`Vm::enter`].
+    pub fn enter_urgently(&self) -> Result<MutexGuard<'_, Inner>, Fault> {
+        self.urgent.fetch_add(1, Ordering::Relaxed);
+        let entered = self.enter();
+        self.urgent.fetch_sub(1, Ordering::Relaxed);
+        entered
+    }
+
+    /// Whether somebody waits to enter urgently.
+    pub(crate) fn is_wanted(&self) -> bool {
+        self.urgent.load(Ordering::Relaxed) > 0
     }
 
     /// Enters the VM unless a verb runs on it. A verb that panicked has left a consistent state: what it

@@ -7,7 +7,7 @@ use crate::confine::root::Root;
 use crate::refusal::Refusal;
 use cryptfs::door::{self, Caching, HomeServer, Settings};
 use cryptfs::home::Home;
-use crypto::{Arena, KeySheet};
+use crypto::{Arena, HomeKey, KeySheet};
 use hostd_api::error::ErrorCode;
 use hostd_api::link::ServeHome;
 use hostd_api::types::HomeMode;
@@ -54,13 +54,20 @@ fn caching(mode: HomeMode) -> Caching {
 }
 
 /// The folder with the ciphertext: a folder of the VM folder itself, not a link to one.
-fn open_folder(root: &Root) -> Result<OwnedFd, Refusal> {
+pub(crate) fn open_folder(root: &Root) -> Result<OwnedFd, Refusal> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     rustix::fs::openat(root.folder(), "home", flags, Mode::empty()).map_err(|e| {
         let message = format!("cannot open the folder `home` of the VM: {e}");
         let remedy = "check that the VM has a real folder of this name on its datastore";
         Refusal::new(ErrorCode::Storage, message, remedy)
     })
+}
+
+/// The home key on a sheet, which is wiped.
+pub(crate) fn take_key(sheet: OwnedFd, arena: &Arena) -> Result<HomeKey, Refusal> {
+    KeySheet::open(sheet, arena)
+        .and_then(|mut sheet| sheet.take_home())
+        .map_err(|e| Refusal::invalid(format!("the key of the home: {e}")))
 }
 
 /// A home that is being served.
@@ -84,9 +91,7 @@ impl ServedHome {
     ) -> Result<Self, Refusal> {
         let ServeHome { mountpoint, mode } = serve;
         let folder = open_folder(root)?;
-        let key = KeySheet::open(fds.sheet, arena)
-            .and_then(|mut sheet| sheet.take_home())
-            .map_err(|e| Refusal::invalid(format!("the key of the home: {e}")))?;
+        let key = take_key(fds.sheet, arena)?;
         let home = Home::open(folder, key, vm, arena.clone()).map_err(|e| {
             let message = format!("cannot open the home: {e}");
             Refusal::new(ErrorCode::Storage, message, "check the home folder on the datastore")

@@ -5,6 +5,7 @@
 //! answers hostd on the link; hostd's requests become [`exports`] and a [`home`], after [`confine`] has taken
 //! away whatever else the process could do.
 
+pub mod check;
 pub mod confine;
 pub mod daemon;
 pub mod exports;

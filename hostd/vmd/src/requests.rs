@@ -4,6 +4,7 @@
 //! [`Vmd::handle`] takes a request with its descriptors and returns the answer with its own; each variant is
 //! one line that leads to the function that does it.
 
+use crate::check::{Check, CheckFds};
 use crate::confine::confine;
 use crate::confine::root::Root;
 use crate::exports::{AttachFds, Exports, GRACE};
@@ -15,7 +16,7 @@ use crate::refusal::Refusal;
 use crypto::{Arena, Engine};
 use hostd_api::error::ErrorCode;
 use hostd_api::link::{
-    Attach, LINK_VERSION, MAX_FDS, Report, Request, Response, ServeHome, ServeTls, Setup,
+    Attach, CheckHome, LINK_VERSION, MAX_FDS, Report, Request, Response, ServeHome, ServeTls, Setup,
 };
 use rustix::fs::FileType;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -32,6 +33,7 @@ pub struct Vmd {
     vm: Option<Vm>,
     exports: Exports,
     home: Option<ServedHome>,
+    check: Option<Check>,
 }
 
 /// Which VM this is, after Setup.
@@ -57,7 +59,7 @@ pub struct Answer<'a> {
 impl Vmd {
     /// A data plane that has the VM folder of `root`, and knows no VM yet.
     pub fn new(arena: Arena, root: Root) -> Self {
-        Self { arena, root, vm: None, exports: Exports::default(), home: None }
+        Self { arena, root, vm: None, exports: Exports::default(), home: None, check: None }
     }
 
     /// Carries out one request.
@@ -89,6 +91,7 @@ impl Vmd {
             Request::Setup(setup) => self.set_up(setup, fds),
             Request::Attach(attach) => self.attach(attach, exactly(fds)?),
             Request::ServeHome(serve) => self.serve_home(serve, exactly(fds)?),
+            Request::CheckHome(check) => self.check_home(&check, exactly(fds)?),
             Request::ServeTls(serve) => self.serve_tls(serve, exactly(fds)?),
             other => {
                 let [] = exactly(fds)?;
@@ -159,10 +162,37 @@ impl Vmd {
                 "unmount it first",
             ));
         }
+        self.no_check()?;
         let [fuse, sheet] = fds;
         let fds = HomeFds { fuse, sheet };
         self.home = Some(ServedHome::start(serve, id, &self.root, fds, &self.arena)?);
         Ok(Response::Ok)
+    }
+
+    /// A check takes no locks with a mount, so there is either.
+    fn check_home(&mut self, check: &CheckHome, fds: [OwnedFd; 2]) -> Result<Response, Refusal> {
+        let id = self.vm()?.id;
+        if self.home.as_ref().is_some_and(|home| home.mountpoint().is_some()) {
+            let message = "the home is served, and would change under a check";
+            return Err(Refusal::new(ErrorCode::WrongState, message, "unmount it first"));
+        }
+        self.no_check()?;
+        let [report, sheet] = fds;
+        let fds = CheckFds { report, sheet };
+        self.check = Some(Check::start(id, check.repair, &self.root, fds, &self.arena)?);
+        Ok(Response::Ok)
+    }
+
+    fn no_check(&mut self) -> Result<(), Refusal> {
+        self.check.take_if(|check| check.is_finished());
+        match self.check {
+            Some(_) => Err(Refusal::new(
+                ErrorCode::InUse,
+                "a check of the home still runs",
+                "wait until it has ended",
+            )),
+            None => Ok(()),
+        }
     }
 
     fn serve_tls(&mut self, serve: ServeTls, fds: [OwnedFd; 4]) -> Result<Response, Refusal> {

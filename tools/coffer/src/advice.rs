@@ -85,6 +85,7 @@ fn code(error: &CliError) -> String {
         CliError::Helper(_) => "helper",
         CliError::Unfinished { .. } => "import-unfinished",
         CliError::BackupDamaged { .. } => "backup-damaged",
+        CliError::VmDamaged { .. } => "vm-damaged",
         CliError::RotateIncomplete { .. } => "rotate-incomplete",
         CliError::Interrupted => "interrupted",
     };
@@ -130,6 +131,7 @@ fn remedy(error: &CliError) -> String {
         CliError::BackupDamaged { .. } => {
             String::from("write the backup to another medium; hostd was not told that it is safe")
         }
+        CliError::VmDamaged { .. } => String::from("do for each finding what stands beside it"),
         CliError::RotateIncomplete { .. } => {
             String::from("remove the reason shown for each VM, then rotate again")
         }

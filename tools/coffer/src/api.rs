@@ -4,13 +4,16 @@
 
 use hostd_api::client::{Client, ClientError};
 use hostd_api::types::{
-    AttachDisk, ConfirmBackup, CreateDisk, CreateVm, DiskInfo, Force, HostStatus, KeyBackup,
-    KeyStatus, MountVm, RegisterVm, ResizeDisk, RotateKeys, RotateReport, SetTls, UmountVm, VmInfo,
+    AttachDisk, CheckReport, CheckVm, ConfirmBackup, CreateDisk, CreateVm, DiskInfo, Force, HostStatus, KeyBackup, KeyStatus, MountVm, RegisterVm, ResizeDisk, RotateKeys, RotateReport, SetTls, UmountVm, VmInfo,
 };
 use serde::de::IgnoredAny;
 use std::path::Path;
+use std::time::Duration;
 
 type Answer<T> = Result<T, ClientError>;
+
+/// How long a check may take: homes with millions of files lie on slow storage.
+const CHECK_LIMIT: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Body of verbs without settings.
 #[derive(Debug, serde::Serialize)]
@@ -60,6 +63,10 @@ impl Api {
 
     pub(crate) fn unlock(&self, vm: &str) -> Answer<VmInfo> {
         self.0.post(&(vm_path(vm) + "/unlock"), &Nothing {})
+    }
+
+    pub(crate) fn check(&self, vm: &str, body: &CheckVm) -> Answer<CheckReport> {
+        self.0.post_within(&(vm_path(vm) + "/check"), body, CHECK_LIMIT)
     }
 
     pub(crate) fn set_tls(&self, vm: &str, body: &SetTls) -> Answer<VmInfo> {

@@ -68,6 +68,14 @@ pub(crate) enum CliError {
         /// What differs.
         what: &'static str,
     },
+    /// A check that found damage which is still there.
+    #[error("VM {vm} is damaged: {damaged} findings are not mended")]
+    VmDamaged {
+        /// Name of the VM.
+        vm: String,
+        /// Findings of damage.
+        damaged: u64,
+    },
     /// A rotation that did not reach every VM.
     #[error("{failed} of {total} VMs keep their old key; the old key still opens them")]
     RotateIncomplete {

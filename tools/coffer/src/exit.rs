@@ -106,6 +106,7 @@ pub(crate) fn exit_of(error: &CliError) -> Exit {
         CliError::Import { cause, .. } => exit_of(cause),
         CliError::Helper(HelperError::NoSpace { .. }) => Exit::Storage,
         CliError::BackupDamaged { .. } | CliError::Output(_) => Exit::Storage,
+        CliError::VmDamaged { .. } => Exit::Damaged,
         CliError::RotateIncomplete { .. } => Exit::Provider,
         CliError::Interrupted => Exit::Interrupted,
     }

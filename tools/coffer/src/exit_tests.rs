@@ -59,6 +59,7 @@ fn client_side_errors_have_their_exit_codes() {
         (CliError::Helper(HelperError::Missing { program: "qemu-img" }), 13),
         (CliError::Helper(HelperError::NoSpace { program: "qemu-img", said: String::new() }), 10),
         (CliError::RotateIncomplete { failed: 1, total: 2 }, 8),
+        (CliError::VmDamaged { vm: "web01".into(), damaged: 1 }, 9),
         (CliError::Interrupted, 130),
     ];
     for (error, number) in cases {

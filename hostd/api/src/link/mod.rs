@@ -64,6 +64,10 @@ pub enum Request {
     /// Serve the home. Descriptors: /dev/fuse already mounted, key sheet with the home key. The vmd opens the
     /// folder `home` of its VM folder itself.
     ServeHome(ServeHome),
+    /// Look at everything in the home, which is not served. Descriptors: the end of a pipe that is written, key sheet
+    /// with the home key. The answer comes at once, and the report through the pipe: lines of JSON
+    /// (`cryptfs::fsck::Line`), the last one says how it ended. Closing the other end stops the check.
+    CheckHome(CheckHome),
     /// The home has been unmounted; forget its key.
     StopHome,
     /// What is served, and how busy it is.
@@ -139,6 +143,14 @@ pub struct ServeHome {
     pub mountpoint: PathBuf,
     /// Who else may change the stored files meanwhile, which decides what the kernel may cache.
     pub mode: HomeMode,
+}
+
+/// A home to check.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CheckHome {
+    /// Mend what can be mended without a risk for data.
+    pub repair: bool,
 }
 
 /// What a vmd answers.

@@ -7,6 +7,7 @@
 )]
 
 mod binary;
+mod check;
 mod checklist;
 mod confinement;
 mod drain;

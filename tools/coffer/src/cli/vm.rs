@@ -71,6 +71,15 @@ pub(crate) enum VmVerb {
         #[arg(value_parser = name_parser())]
         name: String,
     },
+    /// Check everything that is stored of a VM: safe, disks, home.
+    Fsck {
+        /// Name of the VM.
+        #[arg(value_parser = name_parser())]
+        name: String,
+        /// Mend what can be mended without a risk for data.
+        #[arg(long)]
+        repair: bool,
+    },
     /// Give a VM a network port for its disks, under TLS, or take it away.
     #[command(group = clap::ArgGroup::new("state").required(true))]
     Tls {

@@ -5,6 +5,7 @@
 
 mod disk;
 mod export;
+mod fsck;
 mod host;
 mod import;
 mod key;

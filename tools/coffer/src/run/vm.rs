@@ -1,13 +1,13 @@
 //! `coffer vm`: VMs of this host.
 
-use super::{Context, Done, disk, kebab};
+use super::{Context, Done, disk, fsck, kebab};
 use crate::answer::Answer;
 use crate::cli::VmVerb;
 use crate::confirm::Question;
 use crate::error::CliError;
 use crate::size::format_size;
 use crate::table::{Align, Table, fields, or_dash};
-use hostd_api::types::{CreateVm, HomeMode, MountVm, RegisterVm, SetTls, UmountVm, VmInfo};
+use hostd_api::types::{CheckVm, CreateVm, HomeMode, MountVm, RegisterVm, SetTls, UmountVm, VmInfo};
 use std::path::{Path, PathBuf};
 
 pub(super) fn run(context: &Context, verb: VmVerb) -> Result<Answer, CliError> {
@@ -51,6 +51,10 @@ pub(super) fn run(context: &Context, verb: VmVerb) -> Result<Answer, CliError> {
         }
         VmVerb::Lock { name, force } => said_state(&api.lock(&name, force)?),
         VmVerb::Unlock { name } => said_state(&api.unlock(&name)?),
+        VmVerb::Fsck { name, repair } => {
+            let report = api.check(&name, &CheckVm { repair })?;
+            Ok(Answer::new(&report, fsck::text(&report)).but(fsck::failure(&report)))
+        }
         VmVerb::Tls { name, on, port, off: _ } => {
             let vm = api.set_tls(&name, &SetTls { on, port })?;
             let text = match tls(&vm) {

@@ -1,0 +1,108 @@
+//! Names in a VM folder: what is known, what is left over, and what is nobody's.
+
+use super::*;
+use crate::folder::VmFolder;
+use std::collections::BTreeSet;
+use std::fs;
+
+struct Fixture {
+    dir: tempfile::TempDir,
+    folder: VmFolder,
+}
+
+/// A VM folder with a disk `root`.
+fn fixture() -> Fixture {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = VmFolder::new(dir.path());
+    for part in ["home", "disks"] {
+        fs::create_dir(dir.path().join(part)).unwrap();
+    }
+    for file in ["vm.safe", ".lock", "disks/root.disk", "disks/root.data"] {
+        fs::write(dir.path().join(file), "x").unwrap();
+    }
+    Fixture { dir, folder }
+}
+
+fn run(f: &Fixture, repair: bool) -> (Vec<Finding>, Totals) {
+    let mut findings = Vec::new();
+    let mut emit = |line: &Line| {
+        if let Line::Finding(finding) = line {
+            findings.push(finding.clone());
+        }
+        Ok(())
+    };
+    let mut report = Report::new(&mut emit);
+    let claimed = BTreeSet::from(["root.data".to_owned()]);
+    check_folder(&f.folder, &claimed, repair, &mut report).unwrap();
+    let totals = report.totals();
+    (findings, totals)
+}
+
+#[test]
+fn a_folder_in_order_has_no_findings() {
+    let f = fixture();
+    assert_eq!(run(&f, true), (vec![], Totals { objects: 9, ..Totals::default() }));
+}
+
+#[test]
+fn remains_are_removed_by_a_repair_only() {
+    let f = fixture();
+    let remains =
+        [".vm.safe.0011.coffer-tmp", "disks/.root.disk.22.coffer-tmp", "disks/.root.data.recover"];
+    for file in remains {
+        fs::write(f.dir.path().join(file), "x").unwrap();
+    }
+    let (found, totals) = run(&f, false);
+    let mut paths: Vec<_> = found.iter().map(|finding| finding.path.as_str()).collect();
+    paths.sort_unstable();
+    assert_eq!(paths, [remains[0], remains[2], remains[1]]);
+    let how = "removes it".to_owned();
+    assert!(found.iter().all(|one| one.mend == Mend::Possible { how: how.clone() }), "{found:?}");
+    assert_eq!((totals.leftovers, totals.mended), (3, 0));
+    let (found, totals) = run(&f, true);
+    assert!(found.iter().all(|one| one.mend == Mend::Done { how: how.clone() }), "{found:?}");
+    assert_eq!((totals.leftovers, totals.mended), (0, 3));
+    assert!(remains.iter().all(|file| !f.dir.path().join(file).exists()));
+    assert_eq!(run(&f, true).0, []);
+}
+
+#[test]
+fn strays_are_never_removed() {
+    let f = fixture();
+    let strays = ["notes", "disks/old.data", "disks/-x.disk", "disks/notes", "disks/.x.recover"];
+    for file in strays {
+        fs::write(f.dir.path().join(file), "x").unwrap();
+    }
+    fs::create_dir(f.dir.path().join("disks/.folder.coffer-tmp")).unwrap();
+    let (found, totals) = run(&f, true);
+    assert_eq!((found.len(), totals.leftovers, totals.mended), (6, 6, 0), "{found:?}");
+    assert!(strays.iter().all(|file| f.dir.path().join(file).exists()));
+    let old = found.iter().find(|one| one.path == "disks/old.data").unwrap();
+    assert!(old.what.contains("no descriptor names it"), "{old:?}");
+}
+
+#[test]
+fn missing_parts_and_links_in_their_place_are_damage() {
+    let f = fixture();
+    fs::remove_file(f.dir.path().join("vm.safe")).unwrap();
+    fs::remove_dir(f.dir.path().join("home")).unwrap();
+    std::os::unix::fs::symlink("/", f.dir.path().join("home")).unwrap();
+    let (found, totals) = run(&f, true);
+    let what: Vec<_> = found.iter().map(|one| (one.path.as_str(), one.what.as_str())).collect();
+    assert_eq!(totals.damaged, 2);
+    assert!(what[0].0 == "vm.safe" && what[0].1.contains("cannot be read"), "{what:?}");
+    assert_eq!(what[1], ("home", "it is not a folder"));
+}
+
+#[test]
+fn a_repair_that_fails_is_said() {
+    let mend = Mend::by("removes it", true, || Err(io::Error::other("no")));
+    assert_eq!(mend, Mend::Failed { how: "removes it".into(), reason: "no".into() });
+}
+
+#[test]
+fn paths_are_fit_for_terminals() {
+    assert_eq!(shown_path("home/gr\u{fc}n".as_bytes()), "home/gr\u{fc}n");
+    assert_eq!(shown_path(b"a\nb\\\x1b[0m\xff"), "a\\nb\\\\\\u{1b}[0m\\xff");
+    assert_eq!(shown_path(&[b'x'; MAX_PATH + 1]), format!("...{}", "x".repeat(MAX_PATH)));
+}

@@ -1,0 +1,61 @@
+//! `coffer vm fsck` over the real programs: a VM in order, every kind of damage at once, and a repair.
+
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
+use tests::host::{Host, set_length};
+use tests::needs;
+
+/// Paths and repairs of the findings, sorted.
+fn findings(report: &serde_json::Value) -> Vec<(String, String)> {
+    let text = |value: &serde_json::Value| value.as_str().unwrap().to_owned();
+    let all = report["findings"].as_array().unwrap();
+    let mut found: Vec<_> = all.iter().map(|f| (text(&f["path"]), text(&f["repair"]))).collect();
+    found.sort();
+    found
+}
+
+#[test]
+fn damage_is_named_and_remains_are_cleared() {
+    needs!(Root, Fuse);
+    let host = Host::start();
+    host.coffer(&["vm", "create", "web01"]).ok();
+    host.coffer(&["disk", "create", "web01", "root", "--size", "1M"]).ok();
+    host.coffer(&["vm", "mount", "web01"]).ok();
+    let home = host.home("web01");
+    fs::create_dir(home.join("sub")).unwrap();
+    fs::write(home.join("sub/notes"), [7; 5000]).unwrap();
+    fs::write(home.join("edited"), "content").unwrap();
+    host.coffer(&["vm", "fsck", "web01"]).refused(6, &["mounted", "coffer vm umount web01"]);
+    host.coffer(&["vm", "umount", "web01"]).ok();
+    assert_eq!(findings(&host.json(&["vm", "fsck", "web01"])), []);
+    host.coffer(&["disk", "attach", "web01", "root"]).ok();
+    host.coffer(&["vm", "fsck", "web01"]).ok();
+    host.coffer(&["vm", "fsck", "web01", "--repair"])
+        .refused(6, &["attached", "detach web01 root"]);
+    host.coffer(&["disk", "detach", "web01", "root"]).ok();
+
+    // Remains alone are no damage, and a repair clears them.
+    let notes = host.file("web01", "home/sub/notes");
+    File::options().write(true).open(&notes).unwrap().write_all_at(b"remains", 3 * 4096).unwrap();
+    fs::write(host.file("web01", "disks/.root.disk.0011.coffer-tmp"), "x").unwrap();
+    let remains = |repair: &str| {
+        let paths = ["disks/.root.disk.0011.coffer-tmp", "home/sub/notes"];
+        paths.map(|path| (path.to_owned(), repair.to_owned()))
+    };
+    assert_eq!(findings(&host.json(&["vm", "fsck", "web01"])), remains("possible"));
+    assert_eq!(findings(&host.json(&["vm", "fsck", "web01", "--repair"])), remains("done"));
+    assert_eq!(findings(&host.json(&["vm", "fsck", "web01"])), []);
+
+    // Damage is named, left alone, and the end of the command.
+    let edited = host.file("web01", "home/edited");
+    File::options().write(true).open(&edited).unwrap().write_all_at(b"!", 20).unwrap();
+    set_length(&host.file("web01", "disks/root.data"), 4096);
+    let said = host.coffer(&["vm", "fsck", "web01", "--repair"]);
+    said.refused(9, &["2 findings are not mended"]);
+    assert!(host.coffer(&["vm", "show", "web01"]).ok().contains("unlocked"));
+    set_length(&host.file("web01", "disks/root.data"), 1 << 20);
+    fs::remove_file(&edited).unwrap();
+    host.coffer(&["vm", "fsck", "web01"]).ok();
+    host.coffer(&["vm", "mount", "web01"]).ok();
+    assert_eq!(fs::read(home.join("sub/notes")).unwrap(), [7; 5000]);
+}
