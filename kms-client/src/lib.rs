@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 mod error;
+pub mod kmip;
 pub mod native;
 mod provider;
 

@@ -63,7 +63,12 @@ pub(crate) mod sealed {
 use sealed::{Bytes, FromSlot};
 
 impl Kek {
-    const LEN: usize = 32;
+    pub(crate) const LEN: usize = 32;
+
+    /// A KEK of bytes that are in the arena already.
+    pub(crate) fn of(slot: Slot) -> Self {
+        Self { slot }
+    }
 
     /// A new random KEK.
     ///

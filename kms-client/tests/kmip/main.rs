@@ -1,0 +1,5 @@
+//! KMIP against others: the conversations of the standard, a server that misbehaves, and PyKMIP.
+
+mod conversations;
+mod names;
+mod xml;
