@@ -194,7 +194,7 @@ numbers! {
     }
 }
 
-/// Numbers of enumerations of which one value is used: a symmetric key, AES, raw bytes, a name as plain text, SHA-256.
+/// Numbers of enumerations of which one value is used: a symmetric key, AES, raw bytes, a name as plain text.
 pub(crate) mod only {
     /// Object Type (section 9.1.3.2.12).
     pub(crate) const SYMMETRIC_KEY: u32 = 2;
@@ -206,8 +206,6 @@ pub(crate) mod only {
     pub(crate) const TRANSPARENT_SYMMETRIC_KEY: u32 = 7;
     /// Name Type (section 9.1.3.2.11).
     pub(crate) const UNINTERPRETED_TEXT: u32 = 1;
-    /// Hashing Algorithm (section 9.1.3.2.16).
-    pub(crate) const SHA_256: u32 = 6;
     /// Cryptographic Usage Mask (section 9.1.3.3.1): Encrypt and Decrypt, as vCenter asks for.
     pub(crate) const ENCRYPT_DECRYPT: i32 = 12;
     /// Cryptographic Length in bits.

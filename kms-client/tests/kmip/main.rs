@@ -2,4 +2,8 @@
 
 mod conversations;
 mod names;
+mod pki;
+mod server;
+mod session;
+mod store;
 mod xml;

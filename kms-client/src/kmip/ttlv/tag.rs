@@ -32,8 +32,6 @@ tags! {
     BATCH_ITEM = 0x42_000F "Batch Item",
     CRYPTOGRAPHIC_ALGORITHM = 0x42_0028 "Cryptographic Algorithm",
     CRYPTOGRAPHIC_LENGTH = 0x42_002A "Cryptographic Length",
-    DIGEST_VALUE = 0x42_0035 "Digest Value",
-    HASHING_ALGORITHM = 0x42_0038 "Hashing Algorithm",
     KEY_BLOCK = 0x42_0040 "Key Block",
     KEY_FORMAT_TYPE = 0x42_0042 "Key Format Type",
     KEY_MATERIAL = 0x42_0043 "Key Material",

@@ -1,0 +1,140 @@
+//! Sessions with a server that does as it should: every operation, and the choice of a version.
+
+use crate::pki::Authority;
+use crate::server::Server;
+use crypto::{Arena, Kek};
+use kms_client::kmip::Budgets;
+use kms_client::kmip::fault::{Fault, NodeError};
+use kms_client::kmip::node::{Node, Session};
+use kms_client::kmip::operations::{Told, ToldValue};
+use kms_client::kmip::request::Attribute;
+use kms_client::kmip::tls::Identity;
+use kms_client::kmip::values::{ResultReason, Revocation, State, Version};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+pub(crate) fn arena() -> Arena {
+    Arena::new(64 * 1024).unwrap()
+}
+
+/// Times that fit a busy machine, but let tests of silence end.
+pub(crate) const BUDGETS: Budgets = Budgets {
+    connect: Duration::from_secs(5),
+    handshake: Duration::from_secs(10),
+    request: Duration::from_secs(10),
+    operation: Duration::from_secs(30),
+};
+
+pub(crate) fn node_of(identity: Arc<Identity>, server: &Server, budgets: Budgets) -> Node {
+    let (host, port) = (server.address.ip().to_string(), server.address.port());
+    Node::new(&host, port, None, identity, Version::V1_1, budgets).unwrap()
+}
+
+pub(crate) fn node(authority: &Authority, server: &Server) -> Node {
+    node_of(authority.identity("client"), server, BUDGETS)
+}
+
+pub(crate) fn session(node: &Node) -> Result<Session<'_>, NodeError> {
+    node.session(Instant::now() + node.budgets().operation)
+}
+
+fn refused(error: &NodeError, reason: ResultReason) {
+    assert_eq!(error.fault.reason(), Some(reason), "{error}");
+}
+
+/// A key from its making to its end; the same steps are done with every real server.
+pub(crate) fn whole_life(session: &mut Session<'_>, arena: &Arena) -> String {
+    let uid = session.create(Some("coffer-life")).unwrap();
+    assert_eq!(session.state(&uid).unwrap(), Some(State::PreActive));
+    session.activate(&uid).unwrap();
+    assert_eq!(session.state(&uid).unwrap(), Some(State::Active));
+    refused(&session.activate(&uid).unwrap_err(), ResultReason::PermissionDenied);
+    let first = session.get(&uid, arena).unwrap().check_value();
+    assert_eq!(session.get(&uid, arena).unwrap().check_value(), first);
+    assert_eq!(session.locate(Some("coffer-life")).unwrap(), [uid.clone()]);
+    assert!(session.locate(Some("nobody's")).unwrap().is_empty());
+    assert!(session.attribute_list(&uid).unwrap().contains(&"State".to_owned()));
+    refused(&session.destroy(&uid).unwrap_err(), ResultReason::PermissionDenied);
+    session.revoke(&uid, Revocation::CessationOfOperation, "the test is over").unwrap();
+    assert_eq!(session.state(&uid).unwrap(), Some(State::Deactivated));
+    assert_eq!(session.get(&uid, arena).unwrap().check_value(), first);
+    session.destroy(&uid).unwrap();
+    refused(&session.get(&uid, arena).unwrap_err(), ResultReason::ItemNotFound);
+    uid
+}
+
+#[test]
+fn a_key_lives_and_dies() {
+    let authority = Authority::new();
+    let server = Server::start(&authority);
+    let (node, arena) = (node(&authority, &server), arena());
+    let mut session = session(&node).unwrap();
+    assert_eq!(session.version(), Version::V1_1);
+    whole_life(&mut session, &arena);
+    assert_eq!(arena.usage().used, 0);
+}
+
+#[test]
+fn a_key_made_here_comes_back() {
+    let authority = Authority::new();
+    let server = Server::start(&authority);
+    let (node, arena) = (node(&authority, &server), arena());
+    let mut session = session(&node).unwrap();
+    let made = Kek::generate(&arena).unwrap();
+    let uid = session.register(&made, None).unwrap();
+    assert_eq!(session.get(&uid, &arena).unwrap().check_value(), made.check_value());
+    let other = session.rekey(&uid).unwrap();
+    assert_ne!(session.get(&other, &arena).unwrap().check_value(), made.check_value());
+}
+
+#[test]
+fn tags_are_added_and_read() {
+    let authority = Authority::new();
+    let server = Server::start(&authority);
+    let node = node(&authority, &server);
+    let mut session = session(&node).unwrap();
+    let uid = session.create(None).unwrap();
+    let tags = [Attribute::text("x-Vendor", "Coffer"), Attribute::text("x-Name", "web01")];
+    assert_eq!(session.add_attributes(&uid, &tags).unwrap(), [Ok(()), Ok(())]);
+    let told = session.attributes(&uid, &["x-Name", "x-None"]).unwrap();
+    let expected = Told { name: "x-Name".into(), value: ToldValue::Text("web01".into()) };
+    assert_eq!(told, [expected]);
+    server.store.lock().unwrap().lacks.push(0x0D);
+    let taken = session.add_attributes(&uid, &tags).unwrap();
+    assert!(taken.iter().all(Result::is_err), "{taken:?}");
+    assert_eq!(session.query().unwrap().vendor.as_deref(), Some("coffer tests"));
+}
+
+#[test]
+fn a_version_is_agreed_on() {
+    let authority = Authority::new();
+    let server = Server::start(&authority);
+    for (offers, wanted, agreed) in [
+        (&[0, 1, 2, 3, 4][..], Version::V1_4, Some(Version::V1_4)),
+        (&[0, 1, 2], Version::V1_4, Some(Version::V1_2)),
+        (&[2, 3], Version::V1_1, Some(Version::V1_2)),
+        (&[0], Version::V1_1, Some(Version::V1_0)),
+        (&[7], Version::V1_1, None),
+        (&[], Version::V1_1, None),
+    ] {
+        server.store.lock().unwrap().versions = offers.to_vec();
+        let identity = authority.identity("client");
+        let port = server.address.port();
+        let node = Node::new("127.0.0.1", port, None, identity, wanted, BUDGETS).unwrap();
+        match session(&node) {
+            Ok(mut session) => {
+                assert_eq!(Some(session.version()), agreed);
+                session.create(None).unwrap();
+                assert_eq!(node.version(), agreed);
+            }
+            Err(error) => {
+                assert!(matches!(error.fault, Fault::NoCommonVersion), "{error}");
+                assert_eq!(agreed, None);
+            }
+        }
+    }
+    // A server of the first version, which does not know the question.
+    server.store.lock().unwrap().lacks.push(0x1E);
+    let node = node(&authority, &server);
+    assert_eq!(session(&node).unwrap().version(), Version::V1_0);
+}
