@@ -11,6 +11,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// An authority, and the folder in which it leaves what it signs.
 pub(crate) struct Authority {
@@ -23,7 +24,10 @@ impl Authority {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature];
-        params.distinguished_name.push(DnType::CommonName, "test authority");
+        // Two authorities of one name would be told apart by their signatures only.
+        static COUNT: AtomicUsize = AtomicUsize::new(0);
+        let name = format!("test authority {}", COUNT.fetch_add(1, Ordering::Relaxed));
+        params.distinguished_name.push(DnType::CommonName, name);
         let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
         let authority = Self { dir: tempfile::tempdir().unwrap(), issuer };
         fs::write(authority.path("ca.pem"), authority.issuer.pem()).unwrap();

@@ -125,7 +125,11 @@ impl Server {
                 socket.set_read_timeout(Some(PATIENCE)).unwrap();
                 sockets.lock().unwrap().push(socket.try_clone().unwrap());
                 let context = context.clone();
-                std::thread::spawn(move || context.serve(socket));
+                std::thread::spawn(move || {
+                    context.serve(&socket);
+                    // The list of open sockets would keep it open.
+                    let _ = socket.shutdown(Shutdown::Both);
+                });
             }
         });
         let accepting = Some(accepting);
@@ -169,9 +173,9 @@ impl Drop for Server {
 }
 
 impl Context {
-    fn serve(&self, socket: TcpStream) {
+    fn serve(&self, socket: &TcpStream) {
         let session = ServerConnection::new(self.config.clone()).unwrap();
-        let mut stream = StreamOwned::new(session, socket);
+        let mut stream = StreamOwned::new(session, socket.try_clone().unwrap());
         while stream.conn.is_handshaking() {
             if stream.conn.complete_io(&mut stream.sock).is_err() {
                 return;
