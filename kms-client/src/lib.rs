@@ -12,4 +12,4 @@ pub mod native;
 mod provider;
 
 pub use error::KmsError;
-pub use provider::{Clock, Health, KeyProvider, KeyRecord, KeyState, ProviderStatus};
+pub use provider::{Clock, Health, KeyProvider, KeyRecord, KeyState, ProviderStatus, ServerStatus};

@@ -92,6 +92,16 @@ impl Kek {
         Ok(Self { slot })
     }
 
+    /// The same KEK once more, in `arena`, for another of those who asked for it together.
+    ///
+    /// # Errors
+    /// [`KeyError::Arena`].
+    pub fn copy_to(&self, arena: &Arena) -> Result<Self, KeyError> {
+        let mut slot = arena.slot(Self::LEN)?;
+        slot.bytes_mut().copy_from_slice(self.bytes());
+        Ok(Self { slot })
+    }
+
     /// The public check value: the first 8 bytes of HKDF-SHA-256(KEK, no salt, label).
     pub fn check_value(&self) -> CheckValue {
         let mut bytes = Zeroizing::new([0; 8]);

@@ -56,6 +56,9 @@ mod tests {
         let mut back = [0; 32];
         kek.to_wire(&mut back).unwrap();
         assert_eq!(back, sent);
+        let other = kek.copy_to(&arena).unwrap();
+        drop(kek);
+        assert_eq!(other.check_value(), Kek::from_wire(&arena, &sent).unwrap().check_value());
     }
 
     #[test]

@@ -7,7 +7,7 @@
 use super::key_block::KeyFault;
 use super::response::{Refusal, ResponseError};
 use super::ttlv::TtlvError;
-use super::values::ResultReason;
+use super::values::{ResultReason, State};
 use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -148,6 +148,9 @@ pub enum Fault {
     /// The answer is the server's no.
     #[error("refused: {0}")]
     Refused(Refusal),
+    /// The state of the key forbids its use.
+    #[error("the key is {0}, so it is not used")]
+    State(State),
     /// The answer holds no key that can be used.
     #[error("{0}")]
     Key(#[from] KeyFault),
@@ -207,7 +210,7 @@ impl Fault {
             | Self::Broken(_)
             | Self::Malformed(_)
             | Self::Unfitting(_) => Outcome::InDoubt,
-            Self::Refused(_) | Self::Key(_) => Outcome::Answered,
+            Self::Refused(_) | Self::State(_) | Self::Key(_) => Outcome::Answered,
         }
     }
 

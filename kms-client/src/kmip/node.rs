@@ -129,6 +129,11 @@ impl Session<'_> {
         self.link.as_ref()?.certificate()
     }
 
+    /// An error of this server.
+    pub(super) fn error(&self, operation: &'static str, fault: Fault) -> NodeError {
+        self.node.error(operation, fault)
+    }
+
     /// Does one call, and gives the payload of the answer to `take`.
     pub(super) fn call<T>(
         &mut self,

@@ -1,5 +1,6 @@
 //! KMIP against others: the conversations of the standard, a server that misbehaves, and PyKMIP.
 
+mod cluster;
 mod conversations;
 mod misbehaving;
 mod names;

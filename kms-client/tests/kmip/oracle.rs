@@ -4,9 +4,12 @@ use crate::pki::Authority;
 use crate::pykmip::{PyKmip, Suite};
 use crate::session::{BUDGETS, arena, session, whole_life};
 use crypto::Kek;
+use kms_client::kmip::KmipProvider;
 use kms_client::kmip::fault::Fault;
 use kms_client::kmip::request::Attribute;
 use kms_client::kmip::values::{ResultReason, State, Version};
+use kms_client::{Health, KeyProvider};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 #[test]
 fn a_key_lives_and_dies_in_every_version() {
@@ -76,4 +79,54 @@ fn it_refuses_a_client_of_another_authority() {
         let error = session(&node).map(drop).unwrap_err();
         assert!(matches!(error.fault, Fault::ClientRejected { .. }), "{error}");
     }
+}
+
+/// Two servers over one database are a pair that replicates at once.
+#[test]
+fn a_pair_goes_on_when_one_is_killed_under_load() {
+    let authority = Authority::new();
+    let database = authority.path("pair.db");
+    let Some(mut first) = PyKmip::start(&authority, "server", &database, Suite::Modern) else {
+        return;
+    };
+    let Some(second) = PyKmip::start(&authority, "server", &database, Suite::Modern) else {
+        return;
+    };
+    let address = |server: &PyKmip| ([127, 0, 0, 1], server.port).into();
+    let settings = crate::cluster::settings(&authority, &[address(&first), address(&second)]);
+    let arena = arena();
+    let provider = KmipProvider::open(settings, crate::pki::now, &arena).unwrap();
+    let ids: Vec<_> = (0..4).map(|_| provider.create_key().unwrap()).collect();
+    assert!(provider.status().alarms.is_empty(), "{:?}", provider.status().alarms);
+    provider.check();
+    assert_eq!(provider.status().health, Health::Ready, "{:?}", provider.status());
+
+    let fetched = AtomicUsize::new(0);
+    let killed = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for id in &ids {
+            let (provider, arena, fetched, killed) = (&provider, &arena, &fetched, &killed);
+            scope.spawn(move || {
+                let value = provider.fetch(id, arena).unwrap().check_value();
+                let mut after = 0;
+                while after < 20 {
+                    assert_eq!(provider.fetch(id, arena).unwrap().check_value(), value);
+                    fetched.fetch_add(1, Ordering::SeqCst);
+                    after += usize::from(killed.load(Ordering::SeqCst));
+                }
+            });
+        }
+        while fetched.load(Ordering::SeqCst) < 20 {
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+        first.kill();
+        killed.store(true, Ordering::SeqCst);
+    });
+    // New keys as well.
+    let id = provider.create_key().unwrap();
+    provider.fetch(&id, &arena).unwrap();
+    provider.check();
+    let status = provider.status();
+    assert_eq!(status.health, Health::Ready);
+    assert_eq!(status.servers[0].reason, Some("KeyStateClusterUnreachable"));
 }
