@@ -14,7 +14,7 @@ use super::node::Node;
 use super::request::Attribute;
 use super::tls::{Identity, TlsFiles};
 use super::values::{State, Version};
-use crate::{Clock, Health, KeyProvider, KeyRecord, KmsError, ProviderStatus, ServerStatus};
+use crate::{Clock, KeyProvider, KeyRecord, KmsError, ProviderStatus, ServerStatus};
 use crypto::{Arena, Kek, KeyId};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -24,9 +24,6 @@ use std::time::Duration;
 /// Most operations at a time. After a start of the host all its VMs ask at once; more connections would not make a server faster, and
 /// the hosts of a cluster start together.
 const MAX_AT_ONCE: usize = 4;
-
-/// Days before a certificate runs out from which on it is an alarm.
-const WARN_DAYS: i64 = 30;
 
 /// Settings of a provider.
 #[derive(Debug, Clone)]
@@ -68,19 +65,19 @@ pub struct KmipProvider {
     checker: Option<JoinHandle<()>>,
 }
 
-struct Inner {
-    settings: KmipSettings,
-    cluster: Cluster,
-    identity: Arc<Identity>,
+pub(super) struct Inner {
+    pub(super) settings: KmipSettings,
+    pub(super) cluster: Cluster,
+    pub(super) identity: Arc<Identity>,
     arena: Arena,
-    clock: Clock,
+    pub(super) clock: Clock,
     gate: Gate,
     flights: Flights<Result<Arc<Kek>, FetchFault>>,
-    ledger: Ledger,
+    pub(super) ledger: Ledger,
     canary: Mutex<Option<String>>,
-    checked: Mutex<Vec<ServerStatus>>,
+    pub(super) checked: Mutex<Vec<ServerStatus>>,
     /// What the last check found wrong with our files.
-    file_problem: Mutex<Option<String>>,
+    pub(super) file_problem: Mutex<Option<String>>,
     /// Held by the one who checks.
     checking: Mutex<()>,
 }
@@ -330,76 +327,6 @@ impl Inner {
         *lock(&self.canary) = Some(uid.clone());
         Some(uid)
     }
-
-    fn status(&self) -> ProviderStatus {
-        let servers = self.servers();
-        let (health, detail) = self.health(&servers);
-        let days = self.identity.expiries().certificate.map(|v| v.days_left((self.clock)()));
-        ProviderStatus {
-            kind: "kmip",
-            health,
-            backed_up_at: None,
-            demo: false,
-            detail,
-            alarms: self.alarms(&servers, days),
-            certificate_days: days,
-            servers,
-        }
-    }
-
-    /// What the last check found; before the first one, the addresses alone.
-    fn servers(&self) -> Vec<ServerStatus> {
-        let checked = lock(&self.checked).clone();
-        if !checked.is_empty() {
-            return checked;
-        }
-        let unknown = |member: &super::cluster::Member| ServerStatus {
-            address: member.node.address(),
-            detail: "not checked yet".to_owned(),
-            ..ServerStatus::default()
-        };
-        self.cluster.members.iter().map(unknown).collect()
-    }
-
-    fn health(&self, servers: &[ServerStatus]) -> (Health, String) {
-        let gives =
-            |server: &&ServerStatus| server.up != Some(false) && server.key_fetched != Some(false);
-        let good: Vec<_> = servers.iter().filter(gives).collect();
-        let count = format!("{} of {} servers give keys", good.len(), servers.len());
-        if good.is_empty() {
-            let reasons: Vec<_> = servers.iter().map(|server| server.detail.as_str()).collect();
-            return (Health::Unavailable, format!("{count}: {}", reasons.join("; ")));
-        }
-        if good.iter().all(|server| server.read_only) {
-            return (Health::FetchOnly, format!("{count}, but none of them makes any"));
-        }
-        (Health::Ready, count)
-    }
-
-    fn alarms(&self, servers: &[ServerStatus], days: Option<i64>) -> Vec<String> {
-        let mut alarms = self.ledger.alarms(&self.settings.name);
-        let soon = |days: &i64| *days < WARN_DAYS;
-        alarms.extend(days.filter(soon).map(|days| expiry("our client certificate", days)));
-        let trusted = self.identity.expiries().trusted.map(|v| v.days_left((self.clock)()));
-        let what = "an authority or pinned certificate of the key servers";
-        alarms.extend(trusted.filter(soon).map(|days| expiry(what, days)));
-        for server in servers {
-            let what = format!("the certificate of {}", server.address);
-            alarms.extend(server.certificate_days.filter(soon).map(|days| expiry(&what, days)));
-            if server.up == Some(false) || server.key_fetched == Some(false) {
-                alarms.push(server.detail.clone());
-            }
-        }
-        alarms.extend(lock(&self.file_problem).clone());
-        alarms
-    }
-}
-
-fn expiry(what: &str, days: i64) -> String {
-    if days < 0 {
-        return format!("{what} ran out {} days ago", days.unsigned_abs());
-    }
-    format!("{what} runs out in {days} days")
 }
 
 impl FetchFault {
@@ -437,6 +364,6 @@ impl FetchFault {
 }
 
 /// The values are replaced as a whole, so a panic elsewhere cannot leave them half changed.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -8,20 +8,18 @@
 //! only (RFC 8446, RFC 5246). No session is resumed, so that every connection shows both certificates anew.
 
 use super::fault::{Fault, IdentityError};
+use super::pinned::{NotPinned, Pinned};
 use super::x509::Validity;
 use crate::Clock;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::danger::ServerCertVerifier;
 use rustls::client::{Resumption, WebPkiServerVerifier};
-use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::time_provider::TimeProvider;
 use rustls::version::{TLS12, TLS13};
-use rustls::{
-    AlertDescription, CertificateError, ClientConfig, DigitallySignedStruct, Error, OtherError,
-    RootCertStore, SignatureScheme,
-};
+use rustls::{AlertDescription, CertificateError, ClientConfig, Error, RootCertStore};
 use std::fs::File;
 use std::io::Read;
 use std::os::unix::fs::MetadataExt;
@@ -182,7 +180,7 @@ impl Identity {
     ) -> Result<Arc<dyn ServerCertVerifier>, IdentityError> {
         let path = self.files.trust.path();
         if matches!(self.files.trust, Trust::Pinned(_)) {
-            return Ok(Arc::new(Pinned { certificates: trusted, provider: Arc::clone(provider) }));
+            return Ok(Arc::new(Pinned::new(trusted, Arc::clone(provider))));
         }
         let mut roots = RootCertStore::empty();
         for certificate in trusted {
@@ -232,68 +230,6 @@ impl TimeProvider for Time {
     }
 }
 
-/// Trust in certificates themselves. The server proves by its signature that it has the key of one; who signed it and for which
-/// name does not matter, as an operator has looked at it.
-#[derive(Debug)]
-struct Pinned {
-    certificates: Vec<CertificateDer<'static>>,
-    provider: Arc<CryptoProvider>,
-}
-
-/// The certificate is none of the pinned ones.
-#[derive(Debug, thiserror::Error)]
-#[error("SHA-256 {0} is not pinned")]
-struct NotPinned(String);
-
-impl ServerCertVerifier for Pinned {
-    fn verify_server_cert(
-        &self,
-        certificate: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _name: &ServerName<'_>,
-        _ocsp: &[u8],
-        now: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
-        if !self.certificates.iter().any(|pinned| pinned.as_ref() == certificate.as_ref()) {
-            let found = NotPinned(crypto::sha256_hex(certificate));
-            return Err(CertificateError::Other(OtherError(Arc::new(found))).into());
-        }
-        let validity = Validity::of(certificate).ok_or(CertificateError::BadEncoding)?;
-        if now.as_secs() > validity.until {
-            let not_after = UnixTime::since_unix_epoch(Duration::from_secs(validity.until));
-            return Err(CertificateError::ExpiredContext { time: now, not_after }.into());
-        }
-        if now.as_secs() < validity.from {
-            return Err(CertificateError::NotValidYet.into());
-        }
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        verify_tls12_signature(message, certificate, signed, algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        verify_tls13_signature(message, certificate, signed, algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
-    }
-}
-
 fn certificate_fault(error: CertificateError) -> Fault {
     use CertificateError as E;
     match error {
@@ -308,7 +244,7 @@ fn certificate_fault(error: CertificateError) -> Fault {
         }
         E::UnknownIssuer => Fault::Untrusted("no configured authority has signed it".to_owned()),
         E::Other(other) => match other.0.downcast_ref::<NotPinned>() {
-            Some(NotPinned(found)) => Fault::OtherPin { found: found.clone() },
+            Some(NotPinned { found }) => Fault::OtherPin { found: found.clone() },
             None => Fault::Untrusted(other.0.to_string()),
         },
         other => Fault::Untrusted(other.to_string()),

@@ -1,5 +1,7 @@
 //! KMIP against others: the conversations of the standard, a server that misbehaves, and PyKMIP.
 
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests may fail the test")]
+
 mod cluster;
 mod conversations;
 mod misbehaving;

@@ -51,7 +51,7 @@ pub(crate) fn whole_life(session: &mut Session<'_>, arena: &Arena) -> String {
     refused(&session.activate(&uid).unwrap_err(), ResultReason::PermissionDenied);
     let first = session.get(&uid, arena).unwrap().check_value();
     assert_eq!(session.get(&uid, arena).unwrap().check_value(), first);
-    assert_eq!(session.locate(Some("coffer-life")).unwrap(), [uid.clone()]);
+    assert_eq!(session.locate(Some("coffer-life")).unwrap(), std::slice::from_ref(&uid));
     assert!(session.locate(Some("nobody's")).unwrap().is_empty());
     assert!(session.attribute_list(&uid).unwrap().contains(&"State".to_owned()));
     refused(&session.destroy(&uid).unwrap_err(), ResultReason::PermissionDenied);

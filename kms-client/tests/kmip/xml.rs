@@ -148,7 +148,7 @@ fn integer(value: &str) -> i32 {
 /// Brought to a multiple of eight by repeating the sign.
 fn extended(mut bytes: Vec<u8>) -> Vec<u8> {
     let sign = if bytes.first().is_some_and(|byte| *byte >= 0x80) { 0xFF } else { 0 };
-    while bytes.is_empty() || bytes.len() % 8 != 0 {
+    while bytes.is_empty() || !bytes.len().is_multiple_of(8) {
         bytes.insert(0, sign);
     }
     bytes
