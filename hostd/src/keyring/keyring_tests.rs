@@ -41,6 +41,9 @@ impl KeyProvider for Counting {
             backed_up_at: None,
             demo: false,
             detail: String::new(),
+            servers: Vec::new(),
+            certificate_days: None,
+            alarms: Vec::new(),
         }
     }
 }

@@ -9,6 +9,7 @@
 //! not wiped.
 
 use super::fault::Fault;
+use super::recording::Recording;
 use super::tls::Identity;
 use super::ttlv::{HEADER, Tag, frame_length};
 use rustls::ClientConnection;
@@ -210,6 +211,33 @@ impl Drop for Link {
         // A server that is gone, or does not listen, is told by the end of the stream.
         let _ = self.stream.set_nonblocking(true);
         let _ = self.session.write_tls(&mut self.stream);
+    }
+}
+
+/// The certificate of a server that is not trusted yet. Many servers end the handshake when a client shows no certificate; theirs has been
+/// seen by then.
+///
+/// # Errors
+/// [`Fault`] when no certificate came.
+pub(super) fn certificate(
+    host: &str,
+    port: u16,
+    name: &ServerName<'static>,
+    identity: &Identity,
+    budgets: &Budgets,
+    end: Instant,
+) -> Result<Vec<u8>, Fault> {
+    let recording = Recording::new();
+    let broken = |e: rustls::Error| identity.fault(e);
+    let config = recording.config().map_err(broken)?;
+    let stream = connect(host, port, budgets.connect, end)?;
+    let session = ClientConnection::new(config, name.clone()).map_err(broken)?;
+    let mut link = Link { stream, session };
+    let done = link.handshake(identity, budgets.handshake, end);
+    match (recording.certificate(), done) {
+        (Some(certificate), _) => Ok(certificate),
+        (None, Err(fault)) => Err(fault),
+        (None, Ok(())) => Err(Fault::Tls("it showed no certificate".to_owned())),
     }
 }
 

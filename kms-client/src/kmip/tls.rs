@@ -272,11 +272,20 @@ fn certified(
     Ok(certified)
 }
 
+/// Whether certificate and key can be used together; the chain.
+///
+/// # Errors
+/// [`IdentityError`] names the file that cannot.
+pub(super) fn pair(files: &TlsFiles) -> Result<Vec<CertificateDer<'static>>, IdentityError> {
+    let chain = certificates(&files.certificate, CERTIFICATE)?;
+    Ok(certified(chain, files)?.cert)
+}
+
 /// The certificates of a PEM file, all of them.
 ///
 /// # Errors
 /// [`IdentityError`] when it cannot be read, or has none.
-pub(super) fn certificates(
+fn certificates(
     path: &Path,
     what: &'static str,
 ) -> Result<Vec<CertificateDer<'static>>, IdentityError> {

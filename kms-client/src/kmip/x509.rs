@@ -103,6 +103,20 @@ fn days(year: u64, month: u64, day: u64) -> u64 {
     (365 * year + year / 4 - year / 100 + year / 400 + of_year).saturating_sub(719_468)
 }
 
+/// Year, month and day of a day since 1970-01-01, the other way round.
+pub(super) fn civil(days: u64) -> (i32, u8, u8) {
+    let shifted = days + 719_468;
+    let of_era = shifted % 146_097;
+    let year_of_era = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let from_march = (5 * of_year + 2) / 153;
+    let day = of_year - (153 * from_march + 2) / 5 + 1;
+    let month = if from_march < 10 { from_march + 3 } else { from_march - 9 };
+    let year = year_of_era + shifted / 146_097 * 400 + u64::from(month <= 2);
+    let small = |number: u64| u8::try_from(number).unwrap_or(1);
+    (i32::try_from(year).unwrap_or(i32::MAX), small(month), small(day))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -130,6 +144,17 @@ mod tests {
         assert_eq!(validity.days_left(86_401), 8);
         assert_eq!(validity.days_left(10 * 86_400), 0);
         assert_eq!(validity.days_left(10 * 86_400 + 1), -1);
+    }
+
+    #[test]
+    fn days_and_dates_are_each_other() {
+        assert_eq!(civil(0), (1970, 1, 1));
+        assert_eq!(civil(19_782), (2024, 2, 29));
+        for day in (0..1_000_000).step_by(61) {
+            let (year, month, of_month) = civil(day);
+            let year = u64::try_from(year).unwrap();
+            assert_eq!(days(year, month.into(), of_month.into()), day);
+        }
     }
 
     #[test]

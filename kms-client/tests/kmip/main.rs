@@ -11,6 +11,7 @@ mod pki;
 mod pykmip;
 mod server;
 mod session;
+mod setup;
 mod store;
 mod trust;
 mod xml;

@@ -40,6 +40,11 @@ impl Authority {
         self.dir.path().join(name)
     }
 
+    /// What signs.
+    pub(crate) fn issuer(&self) -> &CertifiedIssuer<'static, KeyPair> {
+        &self.issuer
+    }
+
     /// The authority's certificate.
     pub(crate) fn certificate(&self) -> CertificateDer<'static> {
         self.issuer.der().clone()
