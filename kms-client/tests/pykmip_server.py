@@ -1,6 +1,6 @@
 """Runs the KMIP server of PyKMIP for a test, and prints its port.
 
-    pykmip_server.py CERTIFICATE KEY CA FOLDER DATABASE {stock|modern}
+    pykmip_server.py CERTIFICATE KEY CA FOLDER DATABASE {stock|modern} [PORT]
 
 The server of the package would need a port that is known before, and would outlive a test that was killed. `stock` is its
 suite TLS1.2, which shares a cipher suite with Coffer when the certificate is of an elliptic curve; `modern`
@@ -32,7 +32,7 @@ def end_with_the_test():
 
 
 def main():
-    certificate, key, ca, folder, database, suite = sys.argv[1:]
+    certificate, key, ca, folder, database, suite, *port = sys.argv[1:]
     threading.Thread(target=end_with_the_test, daemon=True).start()
     if suite == "modern":
         auth.TLS12AuthenticationSuite.protocol = property(lambda self: ssl.PROTOCOL_TLS_SERVER)
@@ -52,8 +52,8 @@ def main():
         logging_level="INFO",
         database_path=database,
     )
-    # Any free port; the check of the setting refuses 0.
-    server.config.settings["port"] = "0"
+    # Any free port, when none is named; the check of the setting refuses 0.
+    server.config.settings["port"] = port[0] if port else "0"
     with server:
         # From here on clients wait for their turn; serve() listens again, which changes nothing.
         server._socket.listen(64)

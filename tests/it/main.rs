@@ -11,6 +11,7 @@ mod faults;
 mod guest;
 mod home;
 mod keys;
+mod kmip;
 mod lifecycle;
 mod limits;
 mod locking;

@@ -25,6 +25,7 @@ pub(super) fn run(context: &Context, verb: KeyVerb) -> Result<Answer, CliError> 
             let report = context.api.rotate(&RotateKeys { vm })?;
             Ok(Answer::new(&report, rotated(&report)).but(incomplete(&report)))
         }
+        KeyVerb::Provider(verb) => super::provider::run(context, verb),
     }
 }
 
