@@ -165,8 +165,8 @@ impl Cluster {
         let mut attempt = 0;
         loop {
             for (index, has) in have.iter_mut().enumerate().filter(|(_, has)| !**has) {
-                // Another server's word is enough; one that is ill is not waited for.
-                if attempt > 0 && !self.is_well(index) {
+                // One that is ill is not waited for; whoever asks next finds out whether it is back.
+                if !self.is_well(index) {
                     continue;
                 }
                 let got = self.ask(&[index], end, |session| session.get(uid, arena));

@@ -11,7 +11,7 @@ use super::request::{Call, encode};
 use super::response::{Answer, Asked, read};
 use super::tls::Identity;
 use super::ttlv::{Item, Tag};
-use super::values::{Operation, Version};
+use super::values::{Operation, ResultReason, Version};
 use rustls::pki_types::ServerName;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
@@ -161,11 +161,15 @@ impl Session<'_> {
     ) -> Result<(), NodeError> {
         let operation = calls.first().map_or("nothing", |call| call.operation().name());
         let done = self.exchange(calls, &mut take);
-        if let Err(fault) = &done
-            && fault.outcome() != Outcome::Answered
-        {
-            self.link = None;
-            self.node.set_version(None);
+        if let Err(fault) = &done {
+            if fault.outcome() != Outcome::Answered {
+                self.link = None;
+                self.node.set_version(None);
+            }
+            // Perhaps it was replaced by an older one, which does not know the version any more.
+            if fault.reason() == Some(ResultReason::InvalidMessage) {
+                self.node.set_version(None);
+            }
         }
         done.map_err(|fault| self.node.error(operation, fault))
     }

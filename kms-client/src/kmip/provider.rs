@@ -300,14 +300,20 @@ impl Inner {
     }
 
     fn check_now(&self) {
-        let canary = self.canary();
-        let found = health::check(&self.cluster, canary.as_deref(), &self.arena, (self.clock)());
-        if found.iter().any(|server| server.reason == Some(health::reason::MISSING)) {
-            // Perhaps it was destroyed; next time it is looked for again.
+        let mut found = self.check_once();
+        let missing = |server: &ServerStatus| server.reason == Some(health::reason::MISSING);
+        if found.iter().any(missing) {
+            // Perhaps somebody destroyed the key; it is looked for, or made, anew.
             *lock(&self.canary) = None;
+            found = self.check_once();
         }
         *lock(&self.checked) = found;
         *lock(&self.file_problem) = self.identity.problem().map(|problem| problem.to_string());
+    }
+
+    fn check_once(&self) -> Vec<ServerStatus> {
+        let canary = self.canary();
+        health::check(&self.cluster, canary.as_deref(), &self.arena, (self.clock)())
     }
 
     /// The key that checks fetch, made once for all who share the name of the provider. `None` when there is none and none can be

@@ -424,6 +424,11 @@ fn health_is_found_out_by_fetching_a_key() {
     provider.check();
     assert_eq!(pair.first.store.lock().unwrap().keys.len(), 1);
 
+    // Somebody destroys it: another one is made, and nobody is alarmed.
+    pair.first.store.lock().unwrap().keys.clear();
+    provider.check();
+    assert_eq!(provider.status().health, Health::Ready, "{:?}", provider.status());
+
     // A server that answers, but whose hardware module is down, and one that is gone.
     let failing = Act::Edit(Arc::new(|_| b"not a message".repeat(2)));
     pair.first.always(Operation::Get, failing);

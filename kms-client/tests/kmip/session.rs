@@ -1,7 +1,7 @@
 //! Sessions with a server that does as it should: every operation, and the choice of a version.
 
 use crate::pki::Authority;
-use crate::server::Server;
+use crate::server::{Act, Server};
 use crypto::{Arena, Kek};
 use kms_client::kmip::Budgets;
 use kms_client::kmip::fault::{Fault, NodeError};
@@ -9,7 +9,7 @@ use kms_client::kmip::node::{Node, Session};
 use kms_client::kmip::operations::{Told, ToldValue};
 use kms_client::kmip::request::Attribute;
 use kms_client::kmip::tls::Identity;
-use kms_client::kmip::values::{ResultReason, Revocation, State, Version};
+use kms_client::kmip::values::{Operation, ResultReason, Revocation, State, Version};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -137,4 +137,44 @@ fn a_version_is_agreed_on() {
     server.store.lock().unwrap().lacks.push(0x1E);
     let node = node(&authority, &server);
     assert_eq!(session(&node).unwrap().version(), Version::V1_0);
+}
+
+#[test]
+fn a_server_that_was_replaced_by_an_older_one_is_found_out() {
+    let authority = Authority::new();
+    let server = Server::start(&authority);
+    let node = node(&authority, &server);
+    assert_eq!(session(&node).unwrap().version(), Version::V1_1);
+    // It does not know version 1.1 any more.
+    server.store.lock().unwrap().versions = vec![0];
+    let refuse = |answer: Vec<u8>| {
+        let (from, to) = ("42007F050000000400000000", "42007F050000000400000001");
+        let (from, to) = (hex::decode(from).unwrap(), hex::decode(to).unwrap());
+        let at = answer.windows(from.len()).position(|part| part == from).unwrap();
+        let mut answer = answer;
+        answer[at..at + to.len()].copy_from_slice(&to);
+        // The payload becomes the reason: an enumeration is as long as an empty structure and its padding.
+        let tag = hex::decode("42007C01").unwrap();
+        let at = answer.windows(4).position(|part| part == tag).unwrap();
+        let tail = hex::decode("42007E05000000040000000400000000").unwrap();
+        answer.truncate(at);
+        answer.extend(tail);
+        set_lengths(answer)
+    };
+    server.once(Operation::Create, Act::Edit(Arc::new(refuse)));
+    refused(&session(&node).unwrap().create(None).unwrap_err(), ResultReason::InvalidMessage);
+    let mut again = session(&node).unwrap();
+    assert_eq!(again.version(), Version::V1_0);
+    again.create(None).unwrap();
+}
+
+/// Makes the lengths of message and batch item fit what they hold.
+fn set_lengths(mut message: Vec<u8>) -> Vec<u8> {
+    let item = hex::decode("42000F01").unwrap();
+    let at = message.windows(4).position(|part| part == item).unwrap();
+    for start in [0, at] {
+        let length = u32::try_from(message.len() - start - 8).unwrap();
+        message[start + 4..start + 8].copy_from_slice(&length.to_be_bytes());
+    }
+    message
 }

@@ -1,10 +1,35 @@
 //! KMIP messages: any bytes are refused, or are what their own items encode to; and whoever walks a message that was taken
-//! sees every byte of it once.
+//! sees every byte of it once. The same bytes as the answer to a request give a result and a key, or an error.
 
 #![no_main]
 
-use kms_client::kmip::ttlv::{HEADER, Item, MAX_DEPTH, MAX_ITEMS, Tag, Value, Writer, frame_length};
+use crypto::Arena;
+use kms_client::kmip::key_block;
+use kms_client::kmip::response::{Asked, read};
+use kms_client::kmip::ttlv::{
+    HEADER, Item, MAX_DEPTH, MAX_ITEMS, Tag, Value, Writer, frame_length,
+};
+use kms_client::kmip::values::{Operation, Version};
 use libfuzzer_sys::fuzz_target;
+use std::sync::LazyLock;
+
+static ARENA: LazyLock<Arena> = LazyLock::new(|| Arena::new(64 * 1024).expect("locked memory"));
+
+/// Takes the bytes for the answer to one Get, and to two calls with ids.
+fn answer(bytes: &[u8]) {
+    let get = Asked { operation: Operation::Get, id: None };
+    if let Ok(answers) = read(bytes, Version::V1_4, &[get]) {
+        assert_eq!(answers.len(), 1);
+        if let Some(Ok(Some(payload))) = answers.first() {
+            let _ = key_block::read(payload, "16c7a2e4", &ARENA);
+        }
+    }
+    let two = [b"1", b"2"].map(|id| Asked { operation: Operation::AddAttribute, id: Some(id) });
+    if let Ok(answers) = read(bytes, Version::V1_1, &two) {
+        assert_eq!(answers.len(), 2);
+    }
+    assert_eq!(ARENA.usage().used, 0, "a key that nobody took is gone");
+}
 
 /// Items of a tree, and bytes that they stand for.
 fn walk(item: &Item<'_>, depth: usize) -> (usize, usize) {
@@ -24,6 +49,7 @@ fn walk(item: &Item<'_>, depth: usize) -> (usize, usize) {
 }
 
 fuzz_target!(|bytes: &[u8]| {
+    answer(bytes);
     let framed = bytes
         .first_chunk::<HEADER>()
         .and_then(|header| frame_length(header, Tag::RESPONSE_MESSAGE).ok());
