@@ -37,7 +37,8 @@ pub type Clock = fn() -> u64;
 /// - **KMIP cluster**: `create_key` is Create and Activate on a node that takes writes, `fetch` is Get
 ///   from any node that answers; a key id's uid is the server's unique identifier. All nodes silent is
 ///   [`KmsError::Unavailable`]; all nodes up and none has it is [`KmsError::NotFound`]; a key that is
-///   deactivated, compromised or not ours is [`KmsError::Denied`].
+///   compromised or not ours is [`KmsError::Denied`]; a deactivated one is fetched, but
+///   [`may_wrap`](KeyProvider::may_wrap) refuses it.
 /// - **Transit engine** (OpenBao): its own key never leaves the server, so a KEK there is a data key
 ///   that the engine made and encrypted. The ciphertext is stored beside the engine, found by uid, and
 ///   `fetch` has the engine decrypt it. Rotating the engine's key rewraps that ciphertext only, and

@@ -6,7 +6,7 @@
 use super::fault::{Fault, NodeError};
 use super::key_block::{self, KeyFault};
 use super::node::Session;
-use super::request::{Attribute, Call};
+use super::request::{Attribute, Call, MAX_BATCH};
 use super::response::{Refusal, printable};
 use super::ttlv::{Item, Tag, TtlvError, Value};
 use super::values::{QueryFunction, Revocation, State, only};
@@ -132,7 +132,7 @@ impl Session<'_> {
         })
     }
 
-    /// Gives a key attributes of one's own, all in one message; for each whether it was taken.
+    /// Gives a key attributes of one's own, up to [`MAX_BATCH`] in one message; for each whether it was taken.
     ///
     /// # Errors
     /// [`NodeError`] when there was no answer at all.
@@ -141,12 +141,14 @@ impl Session<'_> {
         uid: &str,
         attributes: &[Attribute<'_>],
     ) -> Result<Vec<Result<(), Refusal>>, NodeError> {
-        let calls: Vec<_> = attributes.iter().map(|a| Call::AddAttribute(uid, *a)).collect();
-        let mut taken = Vec::with_capacity(calls.len());
-        self.batch(&calls, |_, answer| {
-            taken.push(answer.map(drop));
-            Ok(())
-        })?;
+        let mut taken = Vec::with_capacity(attributes.len());
+        for part in attributes.chunks(MAX_BATCH) {
+            let calls: Vec<_> = part.iter().map(|a| Call::AddAttribute(uid, *a)).collect();
+            self.batch(&calls, |_, answer| {
+                taken.push(answer.map(drop));
+                Ok(())
+            })?;
+        }
         Ok(taken)
     }
 
@@ -155,7 +157,7 @@ impl Session<'_> {
     /// # Errors
     /// [`NodeError`]; a key that is active already is refused.
     pub fn activate(&mut self, uid: &str) -> Result<(), NodeError> {
-        self.call(Call::Activate(uid), |payload| same_uid(payload, uid))
+        self.change(Call::Activate(uid), uid)
     }
 
     /// Takes a key back.
@@ -163,7 +165,7 @@ impl Session<'_> {
     /// # Errors
     /// [`NodeError`].
     pub fn revoke(&mut self, uid: &str, reason: Revocation, why: &str) -> Result<(), NodeError> {
-        self.call(Call::Revoke(uid, reason, why), |payload| same_uid(payload, uid))
+        self.change(Call::Revoke(uid, reason, why), uid)
     }
 
     /// Has the server forget a key.
@@ -171,7 +173,15 @@ impl Session<'_> {
     /// # Errors
     /// [`NodeError`]; an active key is refused by most servers.
     pub fn destroy(&mut self, uid: &str) -> Result<(), NodeError> {
-        self.call(Call::Destroy(uid), |payload| same_uid(payload, uid))
+        self.change(Call::Destroy(uid), uid)
+    }
+
+    /// Does a call that changes a key. Its answer has nothing but the id, and some servers leave that out as well.
+    fn change(&mut self, call: Call<'_>, uid: &str) -> Result<(), NodeError> {
+        self.batch(&[call], |_, answer| match answer.map_err(Fault::Refused)? {
+            Some(payload) => same_uid(&payload, uid),
+            None => Ok(()),
+        })
     }
 
     /// Ids of the keys with this name; of all keys without one.

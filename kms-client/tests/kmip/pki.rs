@@ -3,7 +3,7 @@
 use kms_client::kmip::tls::{Identity, TlsFiles, Trust};
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa,
-    KeyPair, KeyUsagePurpose, SanType, date_time_ymd,
+    KeyPair, KeyUsagePurpose, PKCS_RSA_SHA256, RsaKeySize, SanType, date_time_ymd,
 };
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -62,6 +62,15 @@ impl Authority {
         self.sign(who, params, ExtendedKeyUsagePurpose::ServerAuth, year);
     }
 
+    /// The same as `server`, with an RSA key.
+    pub(crate) fn rsa_server(&self, who: &str) {
+        let mut params = CertificateParams::default();
+        params.subject_alt_names.push(SanType::IpAddress([127, 0, 0, 1].into()));
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        let key = KeyPair::generate_rsa_for(&PKCS_RSA_SHA256, RsaKeySize::_2048).unwrap();
+        self.leave(who, &params, &key);
+    }
+
     /// The same of a client.
     pub(crate) fn client(&self, who: &str, year: i32) {
         self.sign(who, CertificateParams::default(), ExtendedKeyUsagePurpose::ClientAuth, year);
@@ -79,8 +88,11 @@ impl Authority {
         params.extended_key_usages = vec![usage];
         params.not_before = date_time_ymd(2000, 1, 1);
         params.not_after = date_time_ymd(year, 12, 31);
-        let key = KeyPair::generate().unwrap();
-        let certificate = params.signed_by(&key, &self.issuer).unwrap();
+        self.leave(who, &params, &KeyPair::generate().unwrap());
+    }
+
+    fn leave(&self, who: &str, params: &CertificateParams, key: &KeyPair) {
+        let certificate = params.signed_by(key, &self.issuer).unwrap();
         fs::write(self.path(&format!("{who}.pem")), certificate.pem()).unwrap();
         private(&self.path(&format!("{who}.key")), &key.serialize_pem());
     }

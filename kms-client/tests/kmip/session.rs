@@ -178,3 +178,16 @@ fn set_lengths(mut message: Vec<u8>) -> Vec<u8> {
     }
     message
 }
+
+#[test]
+fn more_tags_than_fit_one_message_take_two() {
+    let authority = Authority::new();
+    let server = Server::start(&authority);
+    let node = node(&authority, &server);
+    let mut session = session(&node).unwrap();
+    let uid = session.create(None).unwrap();
+    let names: Vec<_> = (0..20).map(|count| format!("x-{count}")).collect();
+    let tags: Vec<_> = names.iter().map(|name| Attribute::text(name, "1")).collect();
+    assert_eq!(session.add_attributes(&uid, &tags).unwrap().len(), 20);
+    assert_eq!(server.store.lock().unwrap().keys[&uid].attributes.len(), 20);
+}
