@@ -311,3 +311,7 @@ fn notify(state: &str) {
         tracing::warn!("systemd was not told {state}: {e}");
     }
 }
+
+#[cfg(test)]
+#[path = "daemon_tests.rs"]
+mod tests;

@@ -42,6 +42,9 @@ impl Inner {
     }
 
     fn health(&self, servers: &[ServerStatus]) -> (Health, String) {
+        if servers.iter().all(|server| server.checked_at.is_none()) {
+            return (Health::Ready, "its servers were not checked yet".to_owned());
+        }
         let gives =
             |server: &&ServerStatus| server.up != Some(false) && server.key_fetched != Some(false);
         let good: Vec<_> = servers.iter().filter(gives).collect();
