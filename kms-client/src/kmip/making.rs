@@ -23,8 +23,6 @@ pub struct Made {
     pub uid: String,
     /// Servers that gave the key, all with the same bytes.
     pub copies: usize,
-    /// Names of keys that a server may have made before, and that nobody uses.
-    pub orphans: Vec<String>,
 }
 
 /// What came of one Create.
@@ -37,7 +35,8 @@ enum Begun {
 
 impl Cluster {
     /// Makes a new active key. `name` gives a new name each time; `quorum` is how many servers should have the key
-    /// before it is used, which is waited for until `end`, but not insisted on.
+    /// before it is used, which is waited for until `end`, but not insisted on. `orphans` gets the names of keys that a
+    /// server may have made and that nobody will use, whatever becomes of the rest.
     ///
     /// # Errors
     /// [`Refused`] with what each server said.
@@ -46,10 +45,10 @@ impl Cluster {
         mut name: impl FnMut() -> String,
         tags: &[Attribute<'_>],
         quorum: usize,
+        orphans: &mut Vec<String>,
         arena: &Arena,
         end: Instant,
     ) -> Result<Made, Refused> {
-        let mut orphans = Vec::new();
         let mut refused = Refused::default();
         for _ in 0..MAX_BEGUN {
             let name = name();
@@ -73,10 +72,11 @@ impl Cluster {
             self.remember(&uid, member);
             if let Err(error) = self.finish(member, &uid, tags, end) {
                 refused.0.push(error);
+                orphans.push(name);
                 return Err(refused);
             }
             let copies = self.copies(&uid, quorum, arena, end);
-            return Ok(Made { uid, copies, orphans });
+            return Ok(Made { uid, copies });
         }
         Err(refused)
     }

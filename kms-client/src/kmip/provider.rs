@@ -254,13 +254,14 @@ impl Inner {
             Attribute::text("x-Product", "Coffer"),
             Attribute::text("x-Product_Version", env!("CARGO_PKG_VERSION")),
         ];
-        let made = self.cluster.make(name, &tags, copies, &self.arena, end);
-        let made = made.map_err(|refused| self.making_fault(&refused))?;
-        for orphan in &made.orphans {
+        let mut orphans = Vec::new();
+        let made = self.cluster.make(name, &tags, copies, &mut orphans, &self.arena, end);
+        for orphan in &orphans {
             self.ledger.note(format!(
                 "a server may have made a key named {orphan} that nobody uses; look for it there"
             ));
         }
+        let made = made.map_err(|refused| self.making_fault(&refused))?;
         if made.copies < copies.min(self.cluster.members.len()) {
             self.ledger.note(format!(
                 "key {}/{} was found on {} of {} servers when it was made; see that the servers replicate",
@@ -328,7 +329,12 @@ impl Inner {
         let located = self.cluster.ask(&order, end, |session| session.locate(Some(&name)));
         let uid = match located.ok()?.1.into_iter().min() {
             Some(uid) => uid,
-            None => self.cluster.make(|| name.clone(), &[], 1, &self.arena, end).ok()?.uid,
+            None => {
+                // One that is left over is found by its name next time.
+                let mut left = Vec::new();
+                let name = || name.clone();
+                self.cluster.make(name, &[], 1, &mut left, &self.arena, end).ok()?.uid
+            }
         };
         *lock(&self.canary) = Some(uid.clone());
         Some(uid)

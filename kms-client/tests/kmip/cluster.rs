@@ -197,8 +197,21 @@ fn a_create_that_left_no_trace_is_done_anew_and_told() {
     for server in [&pair.first, &pair.second] {
         server.always(Operation::Create, Act::Drop);
     }
+    let before = provider.status().alarms.len();
     let error = provider.create_key().unwrap_err();
     assert!(error.is_transient(), "{error}");
+    let left = provider.status().alarms.len() - before;
+    assert_eq!(left, 3, "each Create that was sent may have left a key");
+}
+
+#[test]
+fn a_key_that_cannot_be_activated_is_told_as_left_over() {
+    let pair = Pair::replicated();
+    let provider = pair.provider();
+    pair.first.store.lock().unwrap().lacks.push(Operation::Activate.number());
+    assert!(provider.create_key().is_err());
+    let alarms = provider.status().alarms;
+    assert!(alarms.iter().any(|a| a.contains("that nobody uses")), "{alarms:?}");
 }
 
 #[test]
