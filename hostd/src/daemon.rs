@@ -18,6 +18,7 @@ use crate::state::State;
 use crypto::{Arena, ArenaError, SelfTestError};
 use hostd_api::error::ErrorCode;
 use hostd_api::types::DatastoreState;
+use kms_client::kmip::KmipProvider;
 use kms_client::native::NativeProvider;
 use kms_client::{KeyProvider, KmsError};
 use std::os::unix::net::UnixDatagram;
@@ -143,24 +144,55 @@ fn claim_run(config: &Config) -> Result<FileLock, Fault> {
     Ok(lock)
 }
 
-/// Opens the native provider with its passphrase. Without a source of one it stays closed, and VMs are locked.
+/// Opens the providers: the default one first.
 fn open_keys(
     config: &Config,
     demo: bool,
     arena: Arena,
 ) -> Result<(Keyring, Option<Arc<NativeProvider>>), StartError> {
     let idle = Duration::from_secs(config.limits.key_idle_seconds);
-    let Some(passphrase) = passphrase::configured(config, &arena)? else {
-        let reason = "no passphrase_file, credential or prompt is set in [provider.native]".into();
-        let closed = vec![ClosedProvider { name: NATIVE.into(), reason }];
-        return Ok((Keyring::new(arena, Vec::new(), closed, idle), None));
-    };
+    let mut closed = Vec::new();
+    let native = open_native(config, demo, &arena, &mut closed)?;
+    let mut providers: Vec<Arc<dyn KeyProvider>> = Vec::new();
+    providers.extend(native.iter().map(|native| Arc::clone(native) as Arc<dyn KeyProvider>));
+    if config.provider.kmip.is_on() {
+        let settings = config.provider.kmip.settings(&config.state_dir);
+        let kmip = KmipProvider::open(settings, now, &arena)
+            .map_err(|fault| StartError::Provider { remedy: "check [provider.kmip]", fault })?;
+        providers.push(Arc::new(kmip));
+    }
+    let default = config.default_provider();
+    providers.sort_by_key(|provider| provider.name() != default);
+    // A default that is closed must not be replaced by another provider in silence.
+    if providers.first().is_some_and(|first| first.name() != default) {
+        return Err(StartError::Fault(Fault::refused(
+            ErrorCode::ProviderUnavailable,
+            format!("the key provider {default} is the default, but it is not open"),
+            "set a source of its passphrase, or another provider.default",
+        )));
+    }
+    Ok((Keyring::new(arena, providers, closed, idle), native))
+}
+
+/// Opens the native provider with its passphrase. Without a source of one it stays closed, and its VMs are locked; where
+/// there is a KMIP cluster and no key file, it is not meant to be there at all.
+fn open_native(
+    config: &Config,
+    demo: bool,
+    arena: &Arena,
+    closed: &mut Vec<ClosedProvider>,
+) -> Result<Option<Arc<NativeProvider>>, StartError> {
     let file = config.native_file();
-    let native = NativeProvider::open(&file, &passphrase, NATIVE, demo, now, &arena)
+    let Some(passphrase) = passphrase::configured(config, arena)? else {
+        let reason = "no passphrase_file, credential or prompt is set in [provider.native]".into();
+        if !config.provider.kmip.is_on() || file.exists() {
+            closed.push(ClosedProvider { name: NATIVE.into(), reason });
+        }
+        return Ok(None);
+    };
+    let native = NativeProvider::open(&file, &passphrase, NATIVE, demo, now, arena)
         .map_err(|fault| StartError::Provider { remedy: remedy(&fault), fault })?;
-    let native = Arc::new(native);
-    let providers: Vec<Arc<dyn KeyProvider>> = vec![Arc::clone(&native) as _];
-    Ok((Keyring::new(arena, providers, Vec::new(), idle), Some(native)))
+    Ok(Some(Arc::new(native)))
 }
 
 fn remedy(fault: &KmsError) -> &'static str {
@@ -275,3 +307,7 @@ fn notify(state: &str) {
         tracing::warn!("systemd was not told {state}: {e}");
     }
 }
+
+#[cfg(test)]
+#[path = "daemon_tests.rs"]
+mod tests;

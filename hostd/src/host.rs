@@ -122,6 +122,8 @@ impl Host {
         all.extend(closed.map(|c| format!("key provider {} is not open: {}", c.name, c.reason)));
         for provider in self.keyring.providers() {
             let status = provider.status();
+            let name = provider.name();
+            all.extend(status.alarms.iter().map(|alarm| format!("key provider {name}: {alarm}")));
             if status.demo {
                 all.push(format!(
                     "demo mode: provider {} makes keys without a backup",

@@ -6,9 +6,10 @@ use crate::fault::Fault;
 use crate::host::Host;
 use crypto::KeyId;
 use hostd_api::error::ErrorCode;
+use hostd_api::kms::ServerInfo;
 use hostd_api::types::{ConfirmBackup, KeyBackup, KeyInfo, KeyStatus, ProviderInfo, VmInfo};
 use kms_client::native::NativeProvider;
-use kms_client::{Health, KeyProvider};
+use kms_client::{Health, KeyProvider, ServerStatus};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -33,6 +34,9 @@ impl Host {
             backed_up_at: None,
             demo: false,
             detail: closed.reason.clone(),
+            servers: Vec::new(),
+            certificate_days: None,
+            alarms: Vec::new(),
         }));
         Ok(KeyStatus { providers: infos, keys: self.key_infos()? })
     }
@@ -105,7 +109,7 @@ fn uses(vm: &VmInfo) -> Vec<(KeyId, String)> {
     home.chain(disks).filter_map(|(key, used)| Some((key.parse().ok()?, used))).collect()
 }
 
-fn provider_info(provider: &dyn KeyProvider, default: bool) -> ProviderInfo {
+pub(crate) fn provider_info(provider: &dyn KeyProvider, default: bool) -> ProviderInfo {
     let status = provider.status();
     ProviderInfo {
         name: provider.name().to_owned(),
@@ -115,6 +119,25 @@ fn provider_info(provider: &dyn KeyProvider, default: bool) -> ProviderInfo {
         backed_up_at: status.backed_up_at,
         demo: status.demo,
         detail: status.detail,
+        servers: status.servers.into_iter().map(server_info).collect(),
+        certificate_days: status.certificate_days,
+        alarms: status.alarms,
+    }
+}
+
+fn server_info(server: ServerStatus) -> ServerInfo {
+    ServerInfo {
+        address: server.address,
+        up: server.up,
+        trusted: server.trusted,
+        trusts_us: server.trusts_us,
+        certificate_days: server.certificate_days,
+        latency_ms: server.latency_ms,
+        key_fetched: server.key_fetched,
+        read_only: server.read_only,
+        reason: server.reason.map(ToOwned::to_owned),
+        detail: server.detail,
+        checked_at: server.checked_at,
     }
 }
 

@@ -18,6 +18,7 @@ pub mod host;
 pub mod inventory;
 pub mod keyring;
 pub mod keys;
+pub mod kmip;
 pub mod mounts;
 pub mod passphrase;
 mod probe;

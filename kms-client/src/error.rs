@@ -38,6 +38,14 @@ pub enum KmsError {
         /// What was tried, and what came back.
         reason: String,
     },
+    /// The provider answers, but with nothing that can be the key.
+    #[error("key provider {provider} answers, but not with a usable key: {reason}")]
+    BadKey {
+        /// Name of the provider.
+        provider: String,
+        /// What came instead.
+        reason: String,
+    },
     /// The native provider makes no key until a backup of its key file exists.
     #[error(
         "key provider {provider} was never backed up, so it makes no keys: \

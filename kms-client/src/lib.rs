@@ -7,8 +7,9 @@
 #![forbid(unsafe_code)]
 
 mod error;
+pub mod kmip;
 pub mod native;
 mod provider;
 
 pub use error::KmsError;
-pub use provider::{Clock, Health, KeyProvider, KeyRecord, KeyState, ProviderStatus};
+pub use provider::{Clock, Health, KeyProvider, KeyRecord, KeyState, ProviderStatus, ServerStatus};

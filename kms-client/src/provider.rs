@@ -37,7 +37,8 @@ pub type Clock = fn() -> u64;
 /// - **KMIP cluster**: `create_key` is Create and Activate on a node that takes writes, `fetch` is Get
 ///   from any node that answers; a key id's uid is the server's unique identifier. All nodes silent is
 ///   [`KmsError::Unavailable`]; all nodes up and none has it is [`KmsError::NotFound`]; a key that is
-///   deactivated, compromised or not ours is [`KmsError::Denied`].
+///   compromised or not ours is [`KmsError::Denied`]; a deactivated one is fetched, but
+///   [`may_wrap`](KeyProvider::may_wrap) refuses it.
 /// - **Transit engine** (OpenBao): its own key never leaves the server, so a KEK there is a data key
 ///   that the engine made and encrypted. The ciphertext is stored beside the engine, found by uid, and
 ///   `fetch` has the engine decrypt it. Rotating the engine's key rewraps that ciphertext only, and
@@ -66,6 +67,18 @@ pub trait KeyProvider: Send + Sync {
     /// The fault that kept the list from being read.
     fn keys(&self) -> Result<Vec<KeyRecord>, KmsError>;
 
+    /// Whether a key may wrap anything new, from what is known of it already: no I/O. Unwrapping with it is another matter.
+    ///
+    /// # Errors
+    /// [`KmsError::Denied`] for a key that was taken back.
+    fn may_wrap(&self, _key: &KeyId) -> Result<(), KmsError> {
+        Ok(())
+    }
+
+    /// Finds out how the provider is, for [`status`](Self::status) to tell: asks its servers, where it has some, and fetches a
+    /// key that exists for this alone.
+    fn check(&self) {}
+
     /// How the provider is, from what it knows already: no I/O, so it never blocks.
     fn status(&self) -> ProviderStatus;
 }
@@ -88,12 +101,16 @@ pub struct KeyRecord {
 pub enum KeyState {
     /// May wrap and unwrap.
     Active,
+    /// May unwrap only: its time is over.
+    Deactivated,
+    /// May unwrap only, and only by leave of the configuration: somebody else may know it.
+    Compromised,
 }
 
 /// How a provider is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProviderStatus {
-    /// Kind of provider: `native`.
+    /// Kind of provider: `native` or `kmip`.
     pub kind: &'static str,
     /// What it can do now.
     pub health: Health,
@@ -104,6 +121,39 @@ pub struct ProviderStatus {
     pub demo: bool,
     /// One sentence for people: the health and what to do about it.
     pub detail: String,
+    /// The servers, where it has some, in the order in which they are asked.
+    pub servers: Vec<ServerStatus>,
+    /// Whole days until our own certificate runs out, where there is one; negative when it has.
+    pub certificate_days: Option<i64>,
+    /// What an operator should act on, one sentence each.
+    pub alarms: Vec<String>,
+}
+
+/// How one server is, by the last check.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ServerStatus {
+    /// Its address.
+    pub address: String,
+    /// Whether it answered; `None` before the first check.
+    pub up: Option<bool>,
+    /// Whether we trust its certificate; `None` when it did not come to that.
+    pub trusted: Option<bool>,
+    /// Whether it trusts ours; `None` when it did not come to that.
+    pub trusts_us: Option<bool>,
+    /// Whole days until its certificate runs out; negative when it has.
+    pub certificate_days: Option<i64>,
+    /// Time of one question and its answer, in milliseconds.
+    pub latency_ms: Option<u64>,
+    /// Whether the key that exists for this was really fetched; `None` when there is none.
+    pub key_fetched: Option<bool>,
+    /// It gives keys, but makes none.
+    pub read_only: bool,
+    /// Why keys cannot be had from it, in the words of vSphere (`KeyStateClusterUnreachable` and so on).
+    pub reason: Option<&'static str>,
+    /// One sentence for people.
+    pub detail: String,
+    /// When it was checked, seconds since 1970.
+    pub checked_at: Option<u64>,
 }
 
 /// What a provider can do now.

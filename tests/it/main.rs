@@ -13,6 +13,7 @@ mod guest;
 mod home;
 mod keys;
 mod lease;
+mod kmip;
 mod lifecycle;
 mod limits;
 mod locking;

@@ -68,6 +68,17 @@ pub enum KeyError {
         /// The kernel's answer.
         source: io::Error,
     },
+    /// A key server sent, or is to be sent, a key of another length.
+    #[error("a key-encryption key has {expected} bytes, not {found}")]
+    WireLength {
+        /// Bytes of a key.
+        expected: usize,
+        /// Bytes there are.
+        found: usize,
+    },
+    /// A key server sent nothing but zeros for a key.
+    #[error("the key is all zeros; no generator makes such a key")]
+    WireZero,
     /// A primitive refused an input whose size this crate had fixed: a fault of this program.
     #[error("internal fault: {0} refused a fixed-size input")]
     Primitive(&'static str),

@@ -63,7 +63,12 @@ pub(crate) mod sealed {
 use sealed::{Bytes, FromSlot};
 
 impl Kek {
-    const LEN: usize = 32;
+    pub(crate) const LEN: usize = 32;
+
+    /// A KEK of bytes that are in the arena already.
+    pub(crate) fn of(slot: Slot) -> Self {
+        Self { slot }
+    }
 
     /// A new random KEK.
     ///
@@ -84,6 +89,16 @@ impl Kek {
     ) -> Result<Self, KeyError> {
         let mut slot = arena.slot(Self::LEN)?;
         passphrase.stretch(params, slot.bytes_mut())?;
+        Ok(Self { slot })
+    }
+
+    /// The same KEK once more, in `arena`, for another of those who asked for it together.
+    ///
+    /// # Errors
+    /// [`KeyError::Arena`].
+    pub fn copy_to(&self, arena: &Arena) -> Result<Self, KeyError> {
+        let mut slot = arena.slot(Self::LEN)?;
+        slot.bytes_mut().copy_from_slice(self.bytes());
         Ok(Self { slot })
     }
 

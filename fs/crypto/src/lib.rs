@@ -23,7 +23,8 @@
 //! # }
 //! ```
 //!
-//! No function takes or returns an unencrypted key as bytes. Key types have no `Clone`, no
+//! No function takes or returns an unencrypted key as bytes, but for the two that a client of key servers needs
+//! ([`Kek::from_wire`], [`Kek::to_wire`]): such a key comes and goes in a message. Key types have no `Clone`, no
 //! comparison, no serialisation, and a `Debug` that prints their name only; they are wiped on drop.
 //!
 //! What is not covered: what the processor's general registers hold (and, other than on x86-64, its
@@ -50,6 +51,7 @@ mod siv;
 mod stack;
 #[cfg(test)]
 mod support;
+mod wire;
 mod wrap;
 mod xts;
 

@@ -5,5 +5,6 @@
 
 pub mod client;
 pub mod error;
+pub mod kms;
 pub mod link;
 pub mod types;

@@ -1,11 +1,10 @@
 //! Requests and answers of the control API (HTTP/1.1 + JSON on hostd's Unix socket, routes under `/v1`).
 
+mod check;
 mod home;
 
-pub use home::{HomeMode, HomeMount, HomeState, MountVm, UmountVm};
-mod check;
-
 pub use check::{CheckReport, CheckVm, Finding, FindingGrade, FindingRepair};
+pub use home::{HomeMode, HomeMount, HomeState, MountVm, UmountVm};
 
 use crate::error::LockReason;
 use serde::{Deserialize, Serialize};
@@ -284,7 +283,7 @@ pub struct KeyStatus {
 pub struct ProviderInfo {
     /// Name, the part of a key id before the slash.
     pub name: String,
-    /// `native`.
+    /// `native` or `kmip`.
     pub kind: String,
     /// New keys come from here.
     pub default: bool,
@@ -296,6 +295,15 @@ pub struct ProviderInfo {
     pub demo: bool,
     /// One sentence on its health.
     pub detail: String,
+    /// Its servers, best first; none when it has no servers.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub servers: Vec<crate::kms::ServerInfo>,
+    /// Whole days until the certificate of this host for its servers runs out; negative when it has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate_days: Option<i64>,
+    /// What an operator should act on.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub alarms: Vec<String>,
 }
 
 /// One key-encrypting key, by id.

@@ -2,7 +2,7 @@
 //!
 //! Owns the rules; reads nothing but `/etc/group`. One function a topic, each returns the first fault found.
 
-use super::{Config, ConfigError, DangerZone, Tls};
+use super::{Config, ConfigError, DangerZone, Kmip, Tls};
 use std::path::Path;
 
 /// Bounds of the key arena in KiB: below, a handful of keys fill it; above, it is surely a mistake.
@@ -29,12 +29,23 @@ const MAX_POLLING_THREADS: u32 = 512;
 /// Bounds of the number of VMs.
 const VMS: std::ops::RangeInclusive<usize> = 1..=100_000;
 
+/// Most KMIP servers: the largest clusters known have 20 clones.
+const KMIP_SERVERS: usize = 32;
+
+/// Bounds of the time for one operation of a KMIP provider, in seconds. A verb waits a minute for a key at most.
+const KMIP_TIMEOUT: std::ops::RangeInclusive<u64> = 1..=50;
+
+/// Bounds of the pause between checks of the KMIP servers, in seconds.
+const KMIP_CHECK: std::ops::RangeInclusive<u64> = 5..=86_400;
+
 type Problem = (String, String, String);
 
 pub(super) fn check(config: &Config, file: &Path) -> Result<(), ConfigError> {
     let found = folders(config)
         .or_else(|| datastores(config))
         .or_else(|| passphrase(config))
+        .or_else(|| kmip(&config.provider.kmip))
+        .or_else(|| default_provider(config))
         .or_else(|| groups(config))
         .or_else(|| tls(&config.tls))
         .or_else(|| limits(config))
@@ -114,6 +125,59 @@ fn passphrase(config: &Config) -> Option<Problem> {
         ),
         _ => None,
     }
+}
+
+fn kmip(kmip: &Kmip) -> Option<Problem> {
+    let key = |name: &str| format!("provider.kmip.{name}");
+    let paths = [
+        ("certificate", &kmip.certificate),
+        ("key", &kmip.key),
+        ("ca", &kmip.ca),
+        ("pinned", &kmip.pinned),
+    ];
+    for (name, path) in paths.iter().filter_map(|(name, path)| Some((name, path.as_ref()?))) {
+        if !path.is_absolute() {
+            let reason = format!("{} is relative", path.display());
+            return problem(key(name), reason, "write the whole path");
+        }
+        if !kmip.is_on() {
+            let remedy = "add a [[provider.kmip.server]]";
+            return problem(key(name), "it is set, but there is no server", remedy);
+        }
+    }
+    if kmip.ca.is_some() && kmip.pinned.is_some() {
+        return problem(key("pinned"), "ca is set as well", "keep one of them");
+    }
+    if kmip.name == crate::keys::NATIVE || crypto::KeyId::new(&kmip.name, "1").is_err() {
+        let reason = format!("{:?} cannot be the name of this provider", kmip.name);
+        return problem(key("name"), reason, "use 1 to 64 letters, digits and . _ -");
+    }
+    let ranges = [
+        ("timeout_seconds", KMIP_TIMEOUT.contains(&kmip.timeout_seconds), KMIP_TIMEOUT),
+        ("check_seconds", KMIP_CHECK.contains(&kmip.check_seconds), KMIP_CHECK),
+    ];
+    if let Some((name, _, range)) = ranges.into_iter().find(|(_, fine, _)| !fine) {
+        let remedy = format!("choose one of {range:?}");
+        return problem(key(name), "the value is out of range", &remedy);
+    }
+    if kmip.copies == 0 || kmip.server.len() > KMIP_SERVERS {
+        let reason = format!("there must be 1 copy at least and {KMIP_SERVERS} servers at most");
+        return problem(key("copies"), reason, "choose another number");
+    }
+    None
+}
+
+fn default_provider(config: &Config) -> Option<Problem> {
+    let name = config.default_provider();
+    let kmip = &config.provider.kmip;
+    if name == crate::keys::NATIVE || (kmip.is_on() && name == kmip.name) {
+        return None;
+    }
+    problem(
+        "provider.default",
+        format!("there is no provider {name:?}"),
+        "name native, or the name of a provider that is set up",
+    )
 }
 
 fn tls(tls: &Tls) -> Option<Problem> {

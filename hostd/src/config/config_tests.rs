@@ -4,6 +4,8 @@ use super::*;
 
 const STORE: &str = "[[datastore]]\nname = \"local\"\npath = \"/srv/coffer\"\n";
 
+const SERVER: &str = "[[provider.kmip.server]]\nhost = \"kms1\"\n";
+
 const TLS: &str = "[tls]\ncertificate = \"/c\"\nkey = \"/k\"\nclient_ca = \"/a\"\n";
 
 fn parse(text: &str) -> Result<Config, ConfigError> {
@@ -59,6 +61,17 @@ fn the_sample_names_every_key() {
         "disks",
         "control_connections",
         "polling_threads",
+        "default",
+        "ca",
+        "pinned",
+        "version",
+        "timeout_seconds",
+        "copies",
+        "check_seconds",
+        "allow_compromised",
+        "host",
+        "port",
+        "tls_name",
         "enabled",
         "allow_unconfined_vmd",
         "allow_readable_passphrase",
@@ -85,6 +98,12 @@ fn examples_of_the_sample_are_valid() {
                     ["certificate", "key", "client_ca"].map(|k| format!("{k} = \"/x/{k}\""));
                 let others: Vec<_> = files.iter().filter(|l| !l.starts_with(name)).collect();
                 format!("{STORE}[tls]\n{setting}\n{}\n{}\n", others[0], others[1])
+            }
+            "ca" | "pinned" => format!("{STORE}[provider.kmip]\n{setting}\n{SERVER}"),
+            "default" => format!("{STORE}[provider]\n{setting}\n"),
+            "host" => format!("{STORE}[[provider.kmip.server]]\n{setting}\n"),
+            "port" | "tls_name" => {
+                format!("{STORE}[[provider.kmip.server]]\nhost = \"a\"\n{setting}\n")
             }
             "name" => format!("{STORE}{TLS}[[tls.client]]\n{setting}\ndisks = []\n"),
             "disks" => format!("{STORE}{TLS}[[tls.client]]\nname = \"a\"\n{setting}\n"),
@@ -131,7 +150,10 @@ fn faults_name_file_key_reason_and_remedy() {
         ("[tls]\ncertificate = \"c\"\n", "tls.certificate: c is relative", "whole path"),
         ("[tls]\nports = \"9-5\"\n", "line 2, ports: \"9-5\" is no range", "sample-config"),
         ("[limits]\ntls_connections = 0\n", "limits.tls_connections", "choose one of"),
-        ("[provider.kmip]\n", "unknown field", "sample-config"),
+        ("[provider.openbao]\n", "unknown field", "sample-config"),
+        ("[provider.kmip]\nca = \"/x\"\n", "provider.kmip.ca: it is set, but", "kmip.server"),
+        ("[provider.kmip]\nversion = \"2.0\"\n", "no version of KMIP", "sample-config"),
+        ("[provider]\ndefault = \"kmip\"\n", "provider.default: there is no", "name native"),
     ];
     for (text, reason, remedy) in cases {
         let text = if text.is_empty() { String::new() } else { format!("{text}{STORE}") };
@@ -174,6 +196,33 @@ fn clients_of_a_vm_are_those_with_disks_of_it() {
     for (name, disks) in [("a", "\"web01\""), ("a", "\"-x/y\""), ("", ""), ("a\u{e9}", "")] {
         let message = parse(&client(name, disks)).unwrap_err().to_string();
         assert!(message.contains("disks") || message.contains("certificate"), "{message}");
+    }
+}
+
+#[test]
+fn a_kmip_cluster_is_on_with_a_server_and_the_default_then() {
+    let kmip = |more: &str| parse(&format!("{STORE}[provider.kmip]\n{more}\n{SERVER}"));
+    assert_eq!(parse(STORE).unwrap().default_provider(), "native");
+    let config = kmip("name = \"kms\"\ntimeout_seconds = 2").unwrap();
+    assert_eq!(config.default_provider(), "kms");
+    let settings = config.provider.kmip.settings(Path::new("/s"));
+    assert_eq!(settings.servers[0].port, 5696);
+    assert_eq!(settings.tls.key, Path::new("/s/kmip/client.key"));
+    assert_eq!(settings.tls.trust.path(), Path::new("/s/kmip/pinned.pem"));
+    assert_eq!(settings.budgets.request.as_secs(), 2, "no step is longer than the whole");
+    let settings = kmip("ca = \"/ca\"").unwrap().provider.kmip.settings(Path::new("/s"));
+    assert_eq!(settings.tls.trust, kms_client::kmip::tls::Trust::Authority("/ca".into()));
+    for (more, reason) in [
+        ("ca = \"/a\"\npinned = \"/b\"", "ca is set as well"),
+        ("key = \"k\"", "k is relative"),
+        ("name = \"native\"", "cannot be the name"),
+        ("name = \"a/b\"", "cannot be the name"),
+        ("timeout_seconds = 0", "out of range"),
+        ("check_seconds = 1", "out of range"),
+        ("copies = 0", "1 copy at least"),
+    ] {
+        let message = kmip(more).unwrap_err().to_string();
+        assert!(message.contains("provider.kmip.") && message.contains(reason), "{message}");
     }
 }
 

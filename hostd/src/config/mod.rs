@@ -5,9 +5,11 @@
 //! [`ConfigError`] that names file, key, reason and remedy.
 
 mod check;
+mod kmip;
 mod tls;
 mod values;
 
+pub use kmip::{Kmip, KmipServer, KmipVersion};
 pub use tls::{DiskPattern, PortRange, Tls, TlsClient};
 pub use values::{FileMode, Group, Owner, OwnerError};
 
@@ -90,7 +92,9 @@ pub struct DatastoreConfig {
 #[serde(deny_unknown_fields, default)]
 #[expect(missing_docs, reason = "config.sample.toml documents every key")]
 pub struct Providers {
+    pub default: Option<String>,
     pub native: Native,
+    pub kmip: Kmip,
 }
 
 /// The built-in provider.
@@ -221,6 +225,14 @@ impl Config {
     #[must_use]
     pub fn native_file(&self) -> PathBuf {
         self.provider.native.file.clone().unwrap_or_else(|| self.state_dir.join("native.keys"))
+    }
+
+    /// Name of the provider that new keys come from.
+    #[must_use]
+    pub fn default_provider(&self) -> &str {
+        let kmip = &self.provider.kmip;
+        let unsaid = if kmip.is_on() { &kmip.name } else { crate::keys::NATIVE };
+        self.provider.default.as_deref().unwrap_or(unsaid)
     }
 
     /// One warning for each insecure option in force.

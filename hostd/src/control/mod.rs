@@ -5,6 +5,7 @@
 
 mod answer;
 mod extract;
+mod kmip;
 mod listen;
 mod openapi;
 mod routes;
@@ -35,6 +36,7 @@ const BODY_WAIT: Duration = Duration::from_secs(10);
 /// The routes, over this host.
 pub fn router(host: Arc<Host>) -> axum::Router {
     routes::all()
+        .merge(kmip::all())
         .fallback(no_route)
         .method_not_allowed_fallback(no_method)
         .layer(middleware::from_fn(whole_body))

@@ -1,6 +1,6 @@
 //! The OpenAPI 3.1 document, generated from the handlers and types.
 //!
-//! Owns title and tags; every path comes from `routes`.
+//! Owns title and tags; every path comes from `routes` and `kmip`.
 
 use utoipa::OpenApi;
 
@@ -26,5 +26,6 @@ struct Head;
 pub fn document() -> Result<String, serde_json::Error> {
     let mut document = Head::openapi();
     document.merge(super::routes::Documented::openapi());
+    document.merge(super::kmip::Documented::openapi());
     serde_json::to_string_pretty(&document)
 }

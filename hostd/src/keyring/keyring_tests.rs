@@ -30,6 +30,13 @@ impl KeyProvider for Counting {
         Ok(self.root.derive_kek(arena, key.uid())?)
     }
 
+    fn may_wrap(&self, key: &KeyId) -> Result<(), KmsError> {
+        if key.uid() != "old" {
+            return Ok(());
+        }
+        Err(KmsError::Denied { provider: "test".into(), reason: "it was taken back".into() })
+    }
+
     fn keys(&self) -> Result<Vec<KeyRecord>, KmsError> {
         Ok(Vec::new())
     }
@@ -41,6 +48,9 @@ impl KeyProvider for Counting {
             backed_up_at: None,
             demo: false,
             detail: String::new(),
+            servers: Vec::new(),
+            certificate_days: None,
+            alarms: Vec::new(),
         }
     }
 }
@@ -120,4 +130,16 @@ fn an_evicted_key_stays_away_until_readmitted() {
     keyring.readmit(&key);
     assert!(keyring.lease(&key, "web01").is_ok());
     assert_eq!(provider.fetches.load(Ordering::SeqCst), 2);
+}
+
+#[test]
+fn a_key_that_was_taken_back_unwraps_and_wraps_nothing() {
+    let (keyring, _) = keyring(Duration::ZERO, Duration::from_secs(10));
+    let old = KeyId::new("test", "old").unwrap();
+    keyring.lease(&old, "web01").unwrap();
+    let refused = keyring.may_wrap(&old).unwrap_err();
+    assert!(refused.to_string().contains("taken back"), "{refused}");
+    keyring.may_wrap(&KeyId::new("test", "new").unwrap()).unwrap();
+    // Of a key of a closed provider nothing is known; leasing it says why.
+    keyring.may_wrap(&KeyId::new("shut", "1").unwrap()).unwrap();
 }

@@ -110,6 +110,15 @@ impl Keyring {
         ))
     }
 
+    /// Whether a key may wrap anything new, as far as its provider knows.
+    ///
+    /// # Errors
+    /// What the provider says against it.
+    pub fn may_wrap(&self, id: &KeyId) -> Result<(), KmsError> {
+        let provider = self.providers.iter().find(|p| p.name() == id.provider());
+        provider.map_or(Ok(()), |provider| provider.may_wrap(id))
+    }
+
     /// The key for `user`, fetched if it is not here.
     ///
     /// # Errors

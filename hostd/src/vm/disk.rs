@@ -42,6 +42,7 @@ impl Host {
         check_socket_path(&self.disk_socket(&vm.name, &disk))?;
         let mut inner = vm.enter()?;
         let safe = self.open_safe(&vm, &mut inner)?;
+        self.keyring.may_wrap(safe.lease.id())?;
         self.datastore_of(&vm)?.writable()?;
         let _lock = exclusive(&vm, &inner)?;
         disks_folder(&vm)?;

@@ -172,6 +172,7 @@ pub(super) fn key_reason(fault: &KeyringError) -> LockReason {
         KeyringError::Provider { key, source } => match **source {
             KmsError::NotFound { .. } => (LockCode::KeyNotFound, key),
             KmsError::Unavailable { .. } => (LockCode::ProviderUnavailable, key),
+            KmsError::BadKey { .. } => (LockCode::WrongKey, key),
             _ => (LockCode::FetchFailed, key),
         },
     };

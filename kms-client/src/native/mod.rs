@@ -227,7 +227,16 @@ impl KeyProvider for NativeProvider {
                 KmsError::BackupRequired { provider: self.name.clone() }.to_string(),
             ),
         };
-        ProviderStatus { kind: "native", health, backed_up_at, demo: self.demo, detail }
+        ProviderStatus {
+            kind: "native",
+            health,
+            backed_up_at,
+            demo: self.demo,
+            detail,
+            servers: Vec::new(),
+            certificate_days: None,
+            alarms: Vec::new(),
+        }
     }
 }
 

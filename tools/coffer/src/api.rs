@@ -3,8 +3,11 @@
 //! Owns paths and the escaping of names in them, so that no name can reach another route. Decides nothing.
 
 use hostd_api::client::{Client, ClientError};
+use hostd_api::kms::{
+    CertificateInfo, CommonName, ImportCertificate, InstallPair, SigningRequest, TrustServer,
+};
 use hostd_api::types::{
-    AttachDisk, CheckReport, CheckVm, ConfirmBackup, CreateDisk, CreateVm, DiskInfo, Force, HostStatus, KeyBackup, KeyStatus, MountVm, RegisterVm, ResizeDisk, RotateKeys, RotateReport, SetTls, UmountVm, VmInfo,
+    AttachDisk, CheckReport, CheckVm, ConfirmBackup, CreateDisk, CreateVm, DiskInfo, Force, HostStatus, KeyBackup, KeyStatus, MountVm, ProviderInfo, RegisterVm, ResizeDisk, RotateKeys, RotateReport, SetTls, UmountVm, VmInfo,
 };
 use serde::de::IgnoredAny;
 use std::path::Path;
@@ -111,6 +114,30 @@ impl Api {
 
     pub(crate) fn confirm_backup(&self, body: &ConfirmBackup) -> Answer<()> {
         self.0.post::<_, IgnoredAny>("/v1/keys/backup/confirm", body).map(|_| ())
+    }
+
+    pub(crate) fn providers(&self) -> Answer<Vec<ProviderInfo>> {
+        self.0.get("/v1/keys/providers")
+    }
+
+    pub(crate) fn kmip_csr(&self, body: &CommonName) -> Answer<SigningRequest> {
+        self.0.post("/v1/keys/kmip/csr", body)
+    }
+
+    pub(crate) fn kmip_import(&self, body: &ImportCertificate) -> Answer<CertificateInfo> {
+        self.0.post("/v1/keys/kmip/certificate", body)
+    }
+
+    pub(crate) fn kmip_self_signed(&self, body: &CommonName) -> Answer<CertificateInfo> {
+        self.0.post("/v1/keys/kmip/self-signed", body)
+    }
+
+    pub(crate) fn kmip_pair(&self, body: &InstallPair) -> Answer<CertificateInfo> {
+        self.0.post("/v1/keys/kmip/pair", body)
+    }
+
+    pub(crate) fn kmip_server(&self, body: &TrustServer) -> Answer<CertificateInfo> {
+        self.0.post("/v1/keys/kmip/server", body)
     }
 
     pub(crate) fn rotate(&self, body: &RotateKeys) -> Answer<RotateReport> {

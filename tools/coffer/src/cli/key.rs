@@ -23,4 +23,47 @@ pub(crate) enum KeyVerb {
         #[arg(long, value_name = "NAME", value_parser = name_parser())]
         vm: Option<String>,
     },
+    /// Key servers (KMIP): their health, and the set-up of trust.
+    #[command(subcommand)]
+    Provider(ProviderVerb),
+}
+
+/// Verbs of key servers.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ProviderVerb {
+    /// Check every server now: trust both ways, certificates, and a key that is really fetched.
+    Status,
+    /// Make a new private key, and print the request for its certificate.
+    Csr {
+        /// Name that the servers are to know this host by.
+        #[arg(value_name = "COMMON-NAME", value_parser = name_parser())]
+        name: String,
+    },
+    /// Take the certificate that answers the last request.
+    Import {
+        /// PEM file with the certificate.
+        certificate: PathBuf,
+    },
+    /// Make a private key and a certificate that it signs itself; print the certificate for the server.
+    SelfSigned {
+        /// Name that the servers are to know this host by.
+        #[arg(value_name = "COMMON-NAME", value_parser = name_parser())]
+        name: String,
+    },
+    /// Take a certificate and its private key that were made elsewhere.
+    Upload {
+        /// PEM file with the certificate.
+        certificate: PathBuf,
+        /// PEM file with its private key, readable by its owner only.
+        key: PathBuf,
+    },
+    /// Show the certificate of a server; trust it with --pin.
+    Trust {
+        /// A server of the configuration, HOST or HOST:PORT.
+        #[arg(value_parser = name_parser())]
+        server: String,
+        /// SHA-256 of the certificate to trust, as the server itself tells it.
+        #[arg(long, value_name = "SHA256")]
+        pin: Option<String>,
+    },
 }

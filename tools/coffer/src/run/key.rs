@@ -25,6 +25,7 @@ pub(super) fn run(context: &Context, verb: KeyVerb) -> Result<Answer, CliError> 
             let report = context.api.rotate(&RotateKeys { vm })?;
             Ok(Answer::new(&report, rotated(&report)).but(incomplete(&report)))
         }
+        KeyVerb::Provider(verb) => super::provider::run(context, verb),
     }
 }
 
@@ -92,11 +93,20 @@ fn providers(list: &[ProviderInfo]) -> String {
             format!("{}{default}", provider.name),
             provider.kind.clone(),
             format!("{state}{demo}"),
-            provider.backed_up_at.map_or_else(|| String::from("never"), format_utc),
+            backup_of(provider),
             provider.detail.clone(),
         ]);
     }
     table.to_string()
+}
+
+/// Key servers are backed up by those who run them.
+fn backup_of(provider: &ProviderInfo) -> String {
+    match provider.backed_up_at {
+        Some(at) => format_utc(at),
+        None if provider.kind == "native" => String::from("never"),
+        None => String::from("-"),
+    }
 }
 
 fn keys(list: &[KeyInfo]) -> String {

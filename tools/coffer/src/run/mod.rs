@@ -10,6 +10,7 @@ mod host;
 mod import;
 mod key;
 mod pages;
+mod provider;
 mod vm;
 
 use crate::answer::Answer;

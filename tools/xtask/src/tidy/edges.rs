@@ -17,7 +17,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("coffer", &["hostd-api"]),
     ("xtask", &[]),
     ("tests", &["hostd-api"]),
-    ("fuzz", &["crypto", "cryptfs", "hostd-api", "vmd"]),
+    ("fuzz", &["crypto", "cryptfs", "hostd-api", "kms-client", "vmd"]),
 ];
 
 /// The tables of a manifest that name dependencies.

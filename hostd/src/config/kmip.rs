@@ -1,0 +1,124 @@
+//! The KMIP provider: its servers, our certificate, and whom to trust.
+//!
+//! Owns the TOML shape of `[provider.kmip]` and the way to the provider's settings. Must not open the files. The rules between
+//! the settings are in `check`.
+
+use kms_client::kmip::node::PORT;
+use kms_client::kmip::tls::{TlsFiles, Trust};
+use kms_client::kmip::values::Version;
+use kms_client::kmip::{Budgets, KmipSettings, ServerSettings};
+use serde::{Deserialize, Deserializer, de::Error};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// A KMIP cluster. Without servers there is none.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[expect(missing_docs, reason = "config.sample.toml documents every key")]
+pub struct Kmip {
+    pub name: String,
+    pub certificate: Option<PathBuf>,
+    pub key: Option<PathBuf>,
+    pub ca: Option<PathBuf>,
+    pub pinned: Option<PathBuf>,
+    pub version: KmipVersion,
+    pub timeout_seconds: u64,
+    pub copies: usize,
+    pub check_seconds: u64,
+    pub allow_compromised: bool,
+    pub server: Vec<KmipServer>,
+}
+
+/// One server.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "config.sample.toml documents every key")]
+pub struct KmipServer {
+    pub host: String,
+    #[serde(default = "port")]
+    pub port: u16,
+    pub tls_name: Option<String>,
+}
+
+/// A version, written as `"1.1"`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KmipVersion(pub Version);
+
+fn port() -> u16 {
+    PORT
+}
+
+impl Default for Kmip {
+    fn default() -> Self {
+        Self {
+            name: "kmip".into(),
+            certificate: None,
+            key: None,
+            ca: None,
+            pinned: None,
+            version: KmipVersion(Version::V1_1),
+            timeout_seconds: 15,
+            copies: 2,
+            check_seconds: 45,
+            allow_compromised: false,
+            server: Vec::new(),
+        }
+    }
+}
+
+impl Kmip {
+    /// Whether it is set up.
+    #[must_use]
+    pub fn is_on(&self) -> bool {
+        !self.server.is_empty()
+    }
+
+    /// The files, with those that are not set in the folder `kmip` of `state_dir`.
+    #[must_use]
+    pub fn files(&self, state_dir: &Path) -> TlsFiles {
+        let path = |set: &Option<PathBuf>, name: &str| {
+            set.clone().unwrap_or_else(|| state_dir.join("kmip").join(name))
+        };
+        TlsFiles {
+            certificate: path(&self.certificate, "client.pem"),
+            key: path(&self.key, "client.key"),
+            trust: match &self.ca {
+                Some(ca) => Trust::Authority(ca.clone()),
+                None => Trust::Pinned(path(&self.pinned, "pinned.pem")),
+            },
+        }
+    }
+
+    /// The settings of the provider. The steps of an operation have their own times; a short time for all of it shortens each.
+    #[must_use]
+    pub fn settings(&self, state_dir: &Path) -> KmipSettings {
+        let operation = Duration::from_secs(self.timeout_seconds);
+        let usual = Budgets::default();
+        let server = |server: &KmipServer| ServerSettings {
+            host: server.host.clone(),
+            port: server.port,
+            tls_name: server.tls_name.clone(),
+        };
+        KmipSettings {
+            name: self.name.clone(),
+            servers: self.server.iter().map(server).collect(),
+            tls: self.files(state_dir),
+            version: self.version.0,
+            budgets: Budgets {
+                connect: usual.connect.min(operation),
+                handshake: usual.handshake.min(operation),
+                request: usual.request.min(operation),
+                operation,
+            },
+            allow_compromised: self.allow_compromised,
+            copies: self.copies,
+            check_every: Some(Duration::from_secs(self.check_seconds)),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for KmipVersion {
+    fn deserialize<D: Deserializer<'de>>(source: D) -> Result<Self, D::Error> {
+        String::deserialize(source)?.parse().map(Self).map_err(D::Error::custom)
+    }
+}

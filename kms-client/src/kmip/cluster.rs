@@ -1,0 +1,300 @@
+//! Several servers that hold the same keys.
+//!
+//! Owns the order in which they are asked, what is thought of each, and the rules after a fault. It must not know the trait of
+//! providers. Flow: [`Cluster::ask`] goes through the servers until one answers for good: first those that are thought well, in the
+//! order of the configuration, then, rather than fail, each of the others once. All of it has one end. Keys are
+//! made in `making`.
+
+use super::breaker::Breaker;
+use super::fault::{Fault, NodeError, Outcome};
+use super::link::Budgets;
+use super::node::{Node, Session};
+use super::retry::{another_may_do_better, is_ill, pause};
+use super::values::{ResultReason, State};
+use crypto::{Arena, Kek};
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// How long servers may take to tell each other of a new key. A younger key that a server does not know is late, not lost.
+pub const LAG: Duration = Duration::from_secs(60);
+
+/// Most new keys that are remembered with their server; a host makes a few in a minute.
+const MAX_RECENT: usize = 1024;
+
+/// The servers.
+pub struct Cluster {
+    pub(super) members: Vec<Member>,
+    pub(super) budgets: Budgets,
+    recent: Mutex<VecDeque<Recent>>,
+}
+
+/// One server, and what is thought of it.
+pub(super) struct Member {
+    pub(super) node: Node,
+    breaker: Mutex<Breaker>,
+    /// It gives keys, but makes none.
+    pub(super) read_only: AtomicBool,
+}
+
+/// A key that was made a moment ago.
+struct Recent {
+    uid: String,
+    member: usize,
+    made: Instant,
+}
+
+/// What every server that was asked said.
+#[derive(Debug, Default)]
+pub struct Refused(pub Vec<NodeError>);
+
+/// A key, and where it came from.
+#[derive(Debug)]
+pub struct Fetched {
+    /// The key.
+    pub kek: Kek,
+    /// Its state there; `None` when the server does not tell states.
+    pub state: Option<State>,
+    /// The server, as a number in the order of the configuration.
+    pub member: usize,
+}
+
+impl Cluster {
+    /// A cluster of these servers, best first.
+    #[must_use]
+    pub fn new(nodes: Vec<Node>, budgets: Budgets) -> Self {
+        let member = |node| Member {
+            node,
+            breaker: Mutex::new(Breaker::Closed),
+            read_only: AtomicBool::new(false),
+        };
+        let members = nodes.into_iter().map(member).collect();
+        Self { members, budgets, recent: Mutex::default() }
+    }
+
+    /// The end of an operation that begins now.
+    #[must_use]
+    pub fn end(&self) -> Instant {
+        Instant::now() + self.budgets.operation
+    }
+
+    /// Brings a key into the arena. A key in a state that forbids its use is not even asked for; `compromised` allows that
+    /// one state.
+    ///
+    /// # Errors
+    /// [`Refused`] with what each server said.
+    pub fn fetch(
+        &self,
+        uid: &str,
+        compromised: bool,
+        arena: &Arena,
+        end: Instant,
+    ) -> Result<Fetched, Refused> {
+        let order = self.order(uid);
+        let mut attempt = 0;
+        loop {
+            let asked = self.ask(&order, end, |session| fetch(session, uid, compromised, arena));
+            let refused = match asked {
+                Ok((member, (kek, state))) => return Ok(Fetched { kek, state, member }),
+                Err(refused) => refused,
+            };
+            let late = refused.is_not_found() && self.home(uid).is_some();
+            let wait = pause(attempt, random());
+            if !late || Instant::now() + wait >= end {
+                return Err(refused);
+            }
+            std::thread::sleep(wait);
+            attempt += 1;
+        }
+    }
+
+    /// Goes through servers in this order until one answers for good; its number and what it said.
+    pub(super) fn ask<T>(
+        &self,
+        order: &[usize],
+        end: Instant,
+        mut ask: impl FnMut(&mut Session<'_>) -> Result<T, NodeError>,
+    ) -> Result<(usize, T), Refused> {
+        let mut refused = Refused::default();
+        let mut left_alone = Vec::new();
+        for index in order {
+            let Some(member) = self.members.get(*index) else { continue };
+            if !member.admits() {
+                left_alone.push(*index);
+                continue;
+            }
+            match member.once(end, &mut ask) {
+                Ok(said) => return Ok((*index, said)),
+                Err(error) => refused.0.push(error),
+            }
+            if refused.is_final() {
+                return Err(refused);
+            }
+        }
+        for index in left_alone {
+            let Some(member) = self.members.get(index) else { continue };
+            match member.once(end, &mut ask) {
+                Ok(said) => return Ok((index, said)),
+                Err(error) => refused.0.push(error),
+            }
+            if refused.is_final() {
+                return Err(refused);
+            }
+        }
+        Err(refused)
+    }
+
+    /// The order of the configuration, with the server that made the key first while it is young.
+    fn order(&self, uid: &str) -> Vec<usize> {
+        let home = self.home(uid);
+        let others = (0..self.members.len()).filter(|index| Some(*index) != home);
+        home.into_iter().chain(others).collect()
+    }
+
+    /// The server that made a key a moment ago.
+    fn home(&self, uid: &str) -> Option<usize> {
+        let recent = self.recent();
+        let found = recent.iter().find(|recent| recent.uid == uid)?;
+        (found.made.elapsed() < LAG).then_some(found.member)
+    }
+
+    /// Remembers a new key.
+    pub(super) fn remember(&self, uid: &str, member: usize) {
+        let mut recent = self.recent();
+        if recent.len() == MAX_RECENT {
+            recent.pop_front();
+        }
+        recent.push_back(Recent { uid: uid.to_owned(), member, made: Instant::now() });
+    }
+
+    fn recent(&self) -> MutexGuard<'_, VecDeque<Recent>> {
+        self.recent.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// State, activation when it needs one, and the key, all in one session.
+fn fetch(
+    session: &mut Session<'_>,
+    uid: &str,
+    compromised: bool,
+    arena: &Arena,
+) -> Result<(Kek, Option<State>), NodeError> {
+    let mut state = match session.state(uid) {
+        Err(error) if error.fault.is_unsupported() => None,
+        other => other?,
+    };
+    match state {
+        Some(State::PreActive) => {
+            ensure_active(session, uid)?;
+            state = Some(State::Active);
+        }
+        Some(forbidden @ (State::Destroyed | State::DestroyedCompromised)) => {
+            return Err(session.error("Get", Fault::State(forbidden)));
+        }
+        Some(State::Compromised) if !compromised => {
+            return Err(session.error("Get", Fault::State(State::Compromised)));
+        }
+        Some(State::Active | State::Deactivated | State::Compromised) | None => {}
+    }
+    Ok((session.get(uid, arena)?, state))
+}
+
+/// Activates a key. Servers refuse to do it twice, and another host may have done it meanwhile, so a refusal counts only
+/// when the state is still another.
+pub(super) fn ensure_active(session: &mut Session<'_>, uid: &str) -> Result<(), NodeError> {
+    match session.activate(uid) {
+        Err(error) if error.fault.outcome() == Outcome::Answered => match session.state(uid) {
+            Ok(Some(State::Active)) => Ok(()),
+            _ => Err(error),
+        },
+        other => other,
+    }
+}
+
+impl Member {
+    fn admits(&self) -> bool {
+        self.breaker().admits(Instant::now())
+    }
+
+    /// Asks this server once, whatever is thought of it, and thinks anew.
+    pub(super) fn once<T>(
+        &self,
+        end: Instant,
+        ask: &mut impl FnMut(&mut Session<'_>) -> Result<T, NodeError>,
+    ) -> Result<T, NodeError> {
+        let said = self.node.session(end).and_then(|mut session| ask(&mut session));
+        match &said {
+            Err(error) if is_ill(&error.fault) => self.breaker().failed(Instant::now()),
+            _ => self.breaker().succeeded(),
+        }
+        said
+    }
+
+    /// What is thought of it.
+    pub(super) fn breaker(&self) -> MutexGuard<'_, Breaker> {
+        self.breaker.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether it is known to make no keys.
+    pub(super) fn is_read_only(&self) -> bool {
+        self.read_only.load(Ordering::Relaxed)
+    }
+}
+
+impl Refused {
+    /// Whether the last answer is one that no other server can better.
+    fn is_final(&self) -> bool {
+        self.0.last().is_some_and(|error| !another_may_do_better(&error.fault))
+    }
+
+    /// Whether any server said that it does not know the key.
+    #[must_use]
+    pub fn is_not_found(&self) -> bool {
+        self.0.iter().any(|error| error.fault.is_not_found())
+    }
+
+    /// Whether all servers that were asked said so, and there were some.
+    #[must_use]
+    pub fn is_found_nowhere(&self) -> bool {
+        !self.0.is_empty() && self.0.iter().all(|error| error.fault.is_not_found())
+    }
+
+    /// The answer that ended the search, if there was one: a refusal, or a state.
+    #[must_use]
+    pub fn answer(&self) -> Option<&NodeError> {
+        self.0.last().filter(|error| !another_may_do_better(&error.fault))
+    }
+
+    /// The first answer that is no usable key, where nothing worse is known: a server gave one.
+    #[must_use]
+    pub fn bad_key(&self) -> Option<&NodeError> {
+        self.0.iter().find(|error| matches!(error.fault, Fault::Key(_)))
+    }
+
+    /// Whether all who were asked work, but have nothing that makes keys.
+    #[must_use]
+    pub fn is_read_only(&self) -> bool {
+        !self.0.is_empty() && self.0.iter().all(|error| error.fault.is_unsupported())
+    }
+}
+
+impl std::fmt::Display for Refused {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if self.0.is_empty() {
+            return f.write_str("no KMIP server could be asked in time");
+        }
+        let all: Vec<_> = self.0.iter().map(ToString::to_string).collect();
+        f.write_str(&all.join("; "))
+    }
+}
+
+/// A random number for a pause; when the kernel has none, pauses are full.
+pub(super) fn random() -> u32 {
+    crypto::random_array().map_or(u32::MAX, u32::from_be_bytes)
+}
+
+/// Whether a refusal means that the server makes no keys at all.
+pub(super) fn makes_no_keys(fault: &Fault) -> bool {
+    fault.is_unsupported() || fault.reason() == Some(ResultReason::IllegalOperation)
+}

@@ -1,0 +1,140 @@
+//! How each server is, found out by really using it.
+//!
+//! Owns the check and what it found. It must not make decisions of its own: whom to ask first is the cluster's. Flow:
+//! [`check`] goes to every server at the same time: connects, which shows whether each side trusts the other; asks what it can do,
+//! which is timed; and fetches a key that exists for this alone, because a server whose hardware module is down answers
+//! everything but that.
+
+use super::cluster::Cluster;
+use super::fault::{Fault, NodeError};
+use super::node::Session;
+use super::values::{Operation, ResultReason};
+use super::x509::Validity;
+use crate::ServerStatus;
+use crypto::{Arena, CheckValue};
+use std::sync::Mutex;
+use std::time::Instant;
+
+/// vSphere's words for why a key cannot be had.
+pub(super) mod reason {
+    pub(crate) const MISSING: &str = "KeyStateMissingInKMS";
+    pub(crate) const UNREACHABLE: &str = "KeyStateClusterUnreachable";
+    pub(crate) const INVALID: &str = "KeyStateClusterInvalid";
+    pub(crate) const NOT_ACTIVE: &str = "KeyStateNotActiveOrEnabled";
+    pub(crate) const NO_PERMISSION: &str = "NoPermissionToAccessKeyProvider";
+}
+
+/// What was found out about every server, in their order. `canary` is the key to fetch; servers that give different bytes
+/// for it are told apart from those that give the bytes of the first.
+pub(super) fn check(
+    cluster: &Cluster,
+    canary: Option<&str>,
+    arena: &Arena,
+    now: u64,
+) -> Vec<ServerStatus> {
+    let end = cluster.end();
+    let known = &Mutex::new(None);
+    std::thread::scope(|scope| {
+        let running: Vec<_> = (0..cluster.members.len())
+            .map(|index| scope.spawn(move || one(cluster, index, canary, known, arena, end, now)))
+            .collect();
+        running.into_iter().filter_map(|thread| thread.join().ok()).collect()
+    })
+}
+
+fn one(
+    cluster: &Cluster,
+    index: usize,
+    canary: Option<&str>,
+    known: &Mutex<Option<CheckValue>>,
+    arena: &Arena,
+    end: Instant,
+    now: u64,
+) -> ServerStatus {
+    let Some(member) = cluster.members.get(index) else { return ServerStatus::default() };
+    let mut status = ServerStatus {
+        address: member.node.address(),
+        read_only: member.is_read_only(),
+        checked_at: Some(now),
+        ..ServerStatus::default()
+    };
+    let asked = member.once(end, &mut |session: &mut Session<'_>| {
+        status.trusted = Some(true);
+        let validity = session.certificate().and_then(|der| Validity::of(&der));
+        status.certificate_days = validity.map(|validity| validity.days_left(now));
+        let start = Instant::now();
+        let facts = session.query()?;
+        status.latency_ms = u64::try_from(start.elapsed().as_millis()).ok();
+        status.trusts_us = Some(true);
+        let lacks =
+            !facts.operations.is_empty() && !facts.operations.contains(&Operation::Create.number());
+        status.read_only = facts.clone || lacks;
+        let Some(uid) = canary else { return Ok(None) };
+        session.get(uid, arena).map(|kek| Some(kek.check_value()))
+    });
+    cluster.set_read_only(index, status.read_only);
+    match asked {
+        Ok(value) => judge(&mut status, value, known),
+        Err(error) => blame(&mut status, &error, canary.is_some()),
+    }
+    status
+}
+
+fn judge(status: &mut ServerStatus, value: Option<CheckValue>, known: &Mutex<Option<CheckValue>>) {
+    status.up = Some(true);
+    let Some(value) = value else {
+        status.detail = "answers; no key was fetched, as there is none for checks".to_owned();
+        return;
+    };
+    let mut known = known.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let same = *known.get_or_insert(value) == value;
+    status.key_fetched = Some(same);
+    status.detail = if same { "ready" } else { "gives another key than the others" }.to_owned();
+    status.reason = (!same).then_some(reason::INVALID);
+}
+
+/// What a fault says of both sides' trust, and of the server.
+fn blame(status: &mut ServerStatus, error: &NodeError, canary: bool) {
+    match &error.fault {
+        Fault::Untrusted(_)
+        | Fault::WrongName { .. }
+        | Fault::OtherPin { .. }
+        | Fault::ServerExpired { .. }
+        | Fault::ServerTooYoung => status.trusted = Some(false),
+        Fault::ClientRejected { .. } | Fault::ClientExpired { .. } => {
+            status.trusted = Some(true);
+            status.trusts_us = Some(false);
+        }
+        _ => {}
+    }
+    // It works, but does not give the key.
+    let answered = status.latency_ms.is_some();
+    status.up = Some(answered);
+    status.key_fetched = (answered && canary).then_some(false);
+    status.reason = Some(reason_of(&error.fault));
+    status.detail = error.to_string();
+}
+
+/// vSphere's word for a fault.
+pub(super) fn reason_of(fault: &Fault) -> &'static str {
+    match fault {
+        Fault::State(_) => reason::NOT_ACTIVE,
+        Fault::Refused(refusal) => match refusal.reason {
+            Some(ResultReason::ItemNotFound) => reason::MISSING,
+            Some(ResultReason::PermissionDenied | ResultReason::AuthenticationNotSuccessful) => {
+                reason::NO_PERMISSION
+            }
+            _ => reason::INVALID,
+        },
+        Fault::Untrusted(_)
+        | Fault::WrongName { .. }
+        | Fault::OtherPin { .. }
+        | Fault::ClientRejected { .. }
+        | Fault::ClientExpired { .. }
+        | Fault::Identity(_)
+        | Fault::Key(_)
+        | Fault::Malformed(_)
+        | Fault::Unfitting(_) => reason::INVALID,
+        _ => reason::UNREACHABLE,
+    }
+}

@@ -1,0 +1,33 @@
+//! KMIP: keys from a cluster of key management servers.
+//!
+//! Owns everything that speaks the Key Management Interoperability Protocol (OASIS KMIP 1.0 to 1.4). It must not know what a
+//! key is used for. Layers, each ignorant of those above: `ttlv` (bytes), `request` and `response` (messages), `link` and `tls` (one
+//! connection), `node` and `operations` (one server), `cluster` and `making` (several), `provider` (the trait).
+
+pub mod breaker;
+pub mod cluster;
+pub mod fault;
+mod gate;
+mod health;
+pub mod key_block;
+mod ledger;
+mod link;
+pub mod making;
+pub mod node;
+pub mod operations;
+mod pem;
+mod pinned;
+mod provider;
+mod recording;
+pub mod request;
+pub mod response;
+pub mod retry;
+pub mod setup;
+mod standing;
+pub mod tls;
+pub mod ttlv;
+pub mod values;
+pub mod x509;
+
+pub use link::Budgets;
+pub use provider::{KmipProvider, KmipSettings, ServerSettings};

@@ -1,0 +1,381 @@
+//! A KMIP cluster as a provider of keys.
+//!
+//! Owns the settings, the way from the trait's calls to the cluster, the translation of faults, and the thread that checks the servers
+//! from time to time. It must not know sockets or messages. Flow: `fetch` joins those who want the same key, waits for a place, and
+//! has the cluster fetch it; `create_key` has the cluster make one; both note in the ledger what they saw.
+
+use super::cluster::{Cluster, Refused};
+use super::fault::Fault;
+use super::gate::{Flights, Gate};
+use super::health;
+use super::ledger::Ledger;
+use super::link::Budgets;
+use super::node::Node;
+use super::request::Attribute;
+use super::tls::{Identity, TlsFiles};
+use super::values::{State, Version};
+use crate::{Clock, KeyProvider, KeyRecord, KmsError, ProviderStatus, ServerStatus};
+use crypto::{Arena, Kek, KeyId};
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+/// Most operations at a time. After a start of the host all its VMs ask at once; more connections would not make a server faster, and
+/// the hosts of a cluster start together.
+const MAX_AT_ONCE: usize = 4;
+
+/// Settings of a provider.
+#[derive(Debug, Clone)]
+pub struct KmipSettings {
+    /// Name of the provider: the part of its key ids before the slash.
+    pub name: String,
+    /// The servers, best first.
+    pub servers: Vec<ServerSettings>,
+    /// Our certificate and key, and whom to trust.
+    pub tls: TlsFiles,
+    /// The version to speak, if a server does.
+    pub version: Version,
+    /// How long steps may take.
+    pub budgets: Budgets,
+    /// Use keys for unwrapping although the server says that they are compromised.
+    pub allow_compromised: bool,
+    /// Servers that should have a new key before it is used.
+    pub copies: usize,
+    /// Pause between checks; `None` for no checks but those that are asked for.
+    pub check_every: Option<Duration>,
+}
+
+/// One server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServerSettings {
+    /// Name or address.
+    pub host: String,
+    /// Port.
+    pub port: u16,
+    /// Name that its certificate must have, when that is not `host`.
+    pub tls_name: Option<String>,
+}
+
+/// The provider.
+pub struct KmipProvider {
+    inner: Arc<Inner>,
+    /// Dropped to end the thread that checks.
+    stop: Option<Sender<()>>,
+    checker: Option<JoinHandle<()>>,
+}
+
+pub(super) struct Inner {
+    pub(super) settings: KmipSettings,
+    pub(super) cluster: Cluster,
+    pub(super) identity: Arc<Identity>,
+    arena: Arena,
+    pub(super) clock: Clock,
+    gate: Gate,
+    flights: Flights<Result<Arc<Kek>, FetchFault>>,
+    pub(super) ledger: Ledger,
+    canary: Mutex<Option<String>>,
+    pub(super) checked: Mutex<Vec<ServerStatus>>,
+    /// What the last check found wrong with our files.
+    pub(super) file_problem: Mutex<Option<String>>,
+    /// Held by the one who checks.
+    checking: Mutex<()>,
+}
+
+/// Why a fetch failed, for all who waited for it.
+#[derive(Debug, Clone)]
+enum FetchFault {
+    NotFound(String),
+    Denied(String),
+    BadKey(String),
+    Unavailable(String),
+}
+
+impl KmipProvider {
+    /// A provider with these settings. Nobody is asked yet, so that a host starts while its key servers are down. Keys pass through
+    /// `arena` on their way.
+    ///
+    /// # Errors
+    /// [`KmsError::Config`] for a name that cannot be in a key id or a server that has no possible name.
+    pub fn open(settings: KmipSettings, clock: Clock, arena: &Arena) -> Result<Self, KmsError> {
+        let config = |problem: String, remedy: &str| KmsError::Config {
+            origin: format!("key provider {}", settings.name),
+            problem,
+            remedy: remedy.to_owned(),
+        };
+        KeyId::new(&settings.name, "1")
+            .map_err(|e| config(format!("cannot have this name: {e}"), "choose another name"))?;
+        let identity = Arc::new(Identity::new(settings.tls.clone(), clock));
+        let mut nodes = Vec::with_capacity(settings.servers.len());
+        for server in &settings.servers {
+            let tls_name = server.tls_name.as_deref();
+            let (version, budgets) = (settings.version, settings.budgets);
+            let identity = Arc::clone(&identity);
+            let node = Node::new(&server.host, server.port, tls_name, identity, version, budgets);
+            nodes.push(node.map_err(|name| {
+                let problem = format!("has the server {name:?}, which is no name of a machine");
+                config(problem, "write a DNS name or an IP address")
+            })?);
+        }
+        let inner = Arc::new(Inner {
+            cluster: Cluster::new(nodes, settings.budgets),
+            identity,
+            arena: arena.clone(),
+            clock,
+            gate: Gate::new(MAX_AT_ONCE),
+            flights: Flights::new(),
+            ledger: Ledger::default(),
+            canary: Mutex::new(None),
+            checked: Mutex::default(),
+            file_problem: Mutex::default(),
+            checking: Mutex::new(()),
+            settings,
+        });
+        let (stop, checker) = start_checks(&inner)?;
+        Ok(Self { inner, stop, checker })
+    }
+}
+
+/// Starts the thread that checks. Pauses vary by a quarter, so that hosts that started together do not check together.
+#[expect(clippy::type_complexity, reason = "the two halves of one thread")]
+fn start_checks(
+    inner: &Arc<Inner>,
+) -> Result<(Option<Sender<()>>, Option<JoinHandle<()>>), KmsError> {
+    let Some(every) = inner.settings.check_every else { return Ok((None, None)) };
+    let (stop, stopped) = channel();
+    let inner = Arc::clone(inner);
+    let work = move || {
+        loop {
+            inner.check();
+            let part = f64::from(super::cluster::random()) / f64::from(u32::MAX);
+            let pause = every.mul_f64(1.0 + part / 4.0);
+            if stopped.recv_timeout(pause) != Err(RecvTimeoutError::Timeout) {
+                return;
+            }
+        }
+    };
+    let thread = std::thread::Builder::new().name("kmip-check".into()).spawn(work);
+    let thread = thread.map_err(|e| KmsError::Config {
+        origin: "the thread that checks key servers".to_owned(),
+        problem: format!("cannot be started ({e})"),
+        remedy: "raise the limit of threads".to_owned(),
+    })?;
+    Ok((Some(stop), Some(thread)))
+}
+
+impl Drop for KmipProvider {
+    fn drop(&mut self) {
+        self.stop = None;
+        if let Some(checker) = self.checker.take() {
+            // Every check has an end, so this does. A check that panicked has said so.
+            let _ = checker.join();
+        }
+    }
+}
+
+impl KeyProvider for KmipProvider {
+    fn name(&self) -> &str {
+        &self.inner.settings.name
+    }
+
+    fn create_key(&self) -> Result<KeyId, KmsError> {
+        self.inner.create(self.inner.settings.copies)
+    }
+
+    fn fetch(&self, key: &KeyId, arena: &Arena) -> Result<Kek, KmsError> {
+        let inner = &self.inner;
+        if key.provider() != inner.settings.name {
+            return Err(KmsError::NotFound {
+                key: key.clone(),
+                reason: format!("it is no key of the provider {}", inner.settings.name),
+            });
+        }
+        let end = inner.cluster.end();
+        let fetched = inner.flights.join(key.uid(), end, || inner.fetch(key.uid()));
+        match fetched {
+            Some(Ok(kek)) => Ok(kek.copy_to(arena)?),
+            Some(Err(fault)) => Err(fault.into_error(key)),
+            None => Err(inner.unavailable("another fetch of the same key did not end in time")),
+        }
+    }
+
+    fn keys(&self) -> Result<Vec<KeyRecord>, KmsError> {
+        let name = &self.inner.settings.name;
+        let record = |(uid, entry): (String, super::ledger::Entry)| {
+            let id = KeyId::new(name, &uid).ok()?;
+            Some(KeyRecord { id, created_at: entry.made, state: entry.state })
+        };
+        let mut keys: Vec<_> = self.inner.ledger.keys().into_iter().filter_map(record).collect();
+        keys.sort_by_key(|key| key.created_at);
+        Ok(keys)
+    }
+
+    fn may_wrap(&self, key: &KeyId) -> Result<(), KmsError> {
+        self.inner.ledger.may_wrap(&self.inner.settings.name, key.uid())
+    }
+
+    fn check(&self) {
+        self.inner.check();
+    }
+
+    fn status(&self) -> ProviderStatus {
+        self.inner.status()
+    }
+}
+
+impl Inner {
+    fn fetch(&self, uid: &str) -> Result<Arc<Kek>, FetchFault> {
+        let end = self.cluster.end();
+        let Some(_place) = self.gate.enter(end) else {
+            return Err(FetchFault::Unavailable("too many keys are being fetched".to_owned()));
+        };
+        let compromised = self.settings.allow_compromised;
+        match self.cluster.fetch(uid, compromised, &self.arena, end) {
+            Ok(fetched) => {
+                self.ledger.fetched(uid, fetched.state);
+                Ok(Arc::new(fetched.kek))
+            }
+            Err(refused) => Err(FetchFault::of(&refused, self.cluster.members.len())),
+        }
+    }
+
+    fn create(&self, copies: usize) -> Result<KeyId, KmsError> {
+        let end = self.cluster.end();
+        let Some(_place) = self.gate.enter(end) else {
+            return Err(self.unavailable("too many keys are being fetched"));
+        };
+        let base = hex::encode(crypto::random_array::<16>()?);
+        let mut count = 0;
+        let name = || {
+            count += 1;
+            format!("coffer-{base}-{count}")
+        };
+        let tags = [
+            Attribute::text("x-Product", "Coffer"),
+            Attribute::text("x-Product_Version", env!("CARGO_PKG_VERSION")),
+        ];
+        let mut orphans = Vec::new();
+        let made = self.cluster.make(name, &tags, copies, &mut orphans, &self.arena, end);
+        for orphan in &orphans {
+            self.ledger.note(format!(
+                "a server may have made a key named {orphan} that nobody uses; look for it there"
+            ));
+        }
+        let made = made.map_err(|refused| self.making_fault(&refused))?;
+        if made.copies < copies.min(self.cluster.members.len()) {
+            self.ledger.note(format!(
+                "key {}/{} was found on {} of {} servers when it was made; see that the servers replicate",
+                self.settings.name,
+                made.uid,
+                made.copies,
+                self.cluster.members.len()
+            ));
+        }
+        self.ledger.made(&made.uid, (self.clock)());
+        KeyId::new(&self.settings.name, &made.uid).map_err(|e| self.unavailable(&e.to_string()))
+    }
+
+    fn making_fault(&self, refused: &Refused) -> KmsError {
+        let provider = self.settings.name.clone();
+        let reason = refused.to_string();
+        if refused.answer().is_some() {
+            return KmsError::Denied { provider, reason };
+        }
+        if refused.is_read_only() {
+            let reason = format!("no server that answers makes keys: {reason}");
+            return KmsError::Unavailable { provider, reason };
+        }
+        KmsError::Unavailable { provider, reason }
+    }
+
+    fn unavailable(&self, reason: &str) -> KmsError {
+        KmsError::Unavailable { provider: self.settings.name.clone(), reason: reason.to_owned() }
+    }
+
+    /// One check at a time; who comes meanwhile waits for it, and has what it found.
+    fn check(&self) {
+        match self.checking.try_lock() {
+            Ok(_checking) => self.check_now(),
+            Err(_) => drop(lock(&self.checking)),
+        }
+    }
+
+    fn check_now(&self) {
+        let mut found = self.check_once();
+        let missing = |server: &ServerStatus| server.reason == Some(health::reason::MISSING);
+        if found.iter().any(missing) {
+            // Perhaps somebody destroyed the key; it is looked for, or made, anew.
+            *lock(&self.canary) = None;
+            found = self.check_once();
+        }
+        *lock(&self.checked) = found;
+        *lock(&self.file_problem) = self.identity.problem().map(|problem| problem.to_string());
+    }
+
+    fn check_once(&self) -> Vec<ServerStatus> {
+        let canary = self.canary();
+        health::check(&self.cluster, canary.as_deref(), &self.arena, (self.clock)())
+    }
+
+    /// The key that checks fetch, made once for all who share the name of the provider. `None` when there is none and none can be
+    /// made.
+    fn canary(&self) -> Option<String> {
+        if let Some(uid) = lock(&self.canary).clone() {
+            return Some(uid);
+        }
+        let name = format!("coffer-check-{}", self.settings.name);
+        let end = self.cluster.end();
+        let order: Vec<_> = (0..self.cluster.members.len()).collect();
+        let located = self.cluster.ask(&order, end, |session| session.locate(Some(&name)));
+        let uid = match located.ok()?.1.into_iter().min() {
+            Some(uid) => uid,
+            None => {
+                // One that is left over is found by its name next time.
+                let mut left = Vec::new();
+                let name = || name.clone();
+                self.cluster.make(name, &[], 1, &mut left, &self.arena, end).ok()?.uid
+            }
+        };
+        *lock(&self.canary) = Some(uid.clone());
+        Some(uid)
+    }
+}
+
+impl FetchFault {
+    fn of(refused: &Refused, members: usize) -> Self {
+        let said = refused.to_string();
+        if let Some(answer) = refused.answer() {
+            return match &answer.fault {
+                Fault::State(State::Destroyed | State::DestroyedCompromised) => {
+                    Self::NotFound(said)
+                }
+                Fault::State(State::Compromised) => {
+                    Self::Denied(format!("{said}; allow_compromised lets it unwrap what there is"))
+                }
+                _ => Self::Denied(said),
+            };
+        }
+        if refused.is_found_nowhere() && refused.0.len() >= members {
+            return Self::NotFound(said);
+        }
+        if refused.bad_key().is_some() {
+            return Self::BadKey(said);
+        }
+        Self::Unavailable(said)
+    }
+
+    fn into_error(self, key: &KeyId) -> KmsError {
+        let provider = key.provider().to_owned();
+        match self {
+            Self::NotFound(reason) => KmsError::NotFound { key: key.clone(), reason },
+            Self::Denied(reason) => KmsError::Denied { provider, reason },
+            Self::BadKey(reason) => KmsError::BadKey { provider, reason },
+            Self::Unavailable(reason) => KmsError::Unavailable { provider, reason },
+        }
+    }
+}
+
+/// The values are replaced as a whole, so a panic elsewhere cannot leave them half changed.
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
