@@ -12,7 +12,9 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use hostd_api::error::ApiError;
 use hostd_api::types::{
-    AttachDisk, CheckReport, CheckVm, ConfirmBackup, CreateDisk, CreateVm, DiskInfo, Force, HostStatus, KeyBackup, KeyStatus, MountVm, RegisterVm, ResizeDisk, RotateKeys, RotateReport, SetTls, UmountVm, VmInfo,
+    AttachDisk, CheckReport, CheckVm, ConfirmBackup, CreateDisk, CreateVm, DiskInfo, Force,
+    HostStatus, KeyBackup, KeyStatus, MountVm, RegisterVm, ResizeDisk, RotateKeys, RotateReport,
+    SetTls, UmountVm, VmInfo,
 };
 use std::sync::Arc;
 use utoipa::OpenApi;

@@ -5,9 +5,9 @@
 //! `home` the home, `lease` keeps other hosts from the home, `watch` starts it again when it dies, `adopt` finds those of an earlier hostd.
 
 mod adopt;
+mod check;
 mod home;
 mod lease;
-mod check;
 pub(crate) mod polling;
 mod serve;
 mod start;

@@ -7,7 +7,9 @@ use hostd_api::kms::{
     CertificateInfo, CommonName, ImportCertificate, InstallPair, SigningRequest, TrustServer,
 };
 use hostd_api::types::{
-    AttachDisk, CheckReport, CheckVm, ConfirmBackup, CreateDisk, CreateVm, DiskInfo, Force, HostStatus, KeyBackup, KeyStatus, MountVm, ProviderInfo, RegisterVm, ResizeDisk, RotateKeys, RotateReport, SetTls, UmountVm, VmInfo,
+    AttachDisk, CheckReport, CheckVm, ConfirmBackup, CreateDisk, CreateVm, DiskInfo, Force,
+    HostStatus, KeyBackup, KeyStatus, MountVm, ProviderInfo, RegisterVm, ResizeDisk, RotateKeys,
+    RotateReport, SetTls, UmountVm, VmInfo,
 };
 use serde::de::IgnoredAny;
 use std::path::Path;

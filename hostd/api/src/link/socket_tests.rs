@@ -94,6 +94,7 @@ fn the_largest_report_crosses() {
         engine: "portable".into(),
         disks: (0..MAX_DISKS).map(disk).collect(),
         home: Some("/".repeat(4096).into()),
+        home_mode: Some(crate::types::HomeMode::Exclusive),
         tls: Some(ServedTls { address: "[::1]:65535".parse().unwrap(), clients: u32::MAX }),
     };
     let descriptor = std::fs::File::open(dir.path()).unwrap();

@@ -7,7 +7,9 @@ use crate::confirm::Question;
 use crate::error::CliError;
 use crate::size::format_size;
 use crate::table::{Align, Table, fields, or_dash};
-use hostd_api::types::{CheckVm, CreateVm, HomeMode, MountVm, RegisterVm, SetTls, UmountVm, VmInfo};
+use hostd_api::types::{
+    CheckVm, CreateVm, HomeMode, MountVm, RegisterVm, SetTls, UmountVm, VmInfo,
+};
 use std::path::{Path, PathBuf};
 
 pub(super) fn run(context: &Context, verb: VmVerb) -> Result<Answer, CliError> {
