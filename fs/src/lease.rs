@@ -300,6 +300,11 @@ impl Leases {
     }
 }
 
+/// Whether a file in the folder of leases can have this name.
+pub(crate) fn is_name(name: &str) -> bool {
+    files::is_name(name)
+}
+
 /// Records of other hosts that forbid a use: an exclusive lease any, a shared record an exclusive one.
 fn others(found: &Found, how: Use, own: Uuid) -> Vec<Record> {
     let shared = found.shared.iter().filter(|_| how == Use::Exclusive);

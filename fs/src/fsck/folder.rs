@@ -1,7 +1,7 @@
 //! What lies in a VM folder beside the home: known files, remains, and what does not belong there.
 //!
-//! Owns the judgement on names in the VM folder and in `disks`; opens no sealed file and reads no payload. Flow:
-//! [`check_folder`] goes through both folders with the names of the payloads that descriptors claim.
+//! Owns the judgement on names in the VM folder, in `disks` and in `leases`; opens no sealed file and reads no payload. Flow:
+//! [`check_folder`] goes through the folders with the names of the payloads that descriptors claim.
 
 use super::{Finding, Grade, Mend, Report, shown_path};
 use crate::folder::{DESCRIPTOR_SUFFIX, PAYLOAD_SUFFIX, VmFolder, disk_of};
@@ -21,7 +21,10 @@ const PARTS: [(&str, bool); 3] = [("vm.safe", false), ("home", true), ("disks", 
 /// Held by flock; its content means nothing.
 const LOCK: &str = ".lock";
 
-/// Looks at the names in the VM folder and in its `disks`. `claimed` has the names of the payloads of all descriptors.
+/// Folder of the leases of the home, once it was mounted.
+const LEASES: &str = "leases";
+
+/// Looks at the names in the VM folder, in its `disks` and in its `leases`. `claimed` has the names of the payloads of all descriptors.
 /// With `repair`, remains that mean nothing are removed; nobody may be changing the folder meanwhile.
 ///
 /// # Errors
@@ -38,9 +41,19 @@ pub fn check_folder(
     let mut top = Place { folder: folder.path().to_owned(), shown: "", repair, report };
     top.each(|place, entry, name| match name {
         LOCK => Ok(()),
+        LEASES if is_real_folder(&entry.path()) => Ok(()),
         _ if PARTS.iter().any(|(part, _)| *part == name) => Ok(()),
         _ => place.remains_or(entry, name, "it is no part of a VM"),
     })?;
+    if is_real_folder(&folder.leases()) {
+        // Another host may be writing there, so nothing is removed.
+        let path = folder.leases();
+        let mut leases = Place { folder: path, shown: "leases/", repair: false, report };
+        leases.each(|place, entry, name| match crate::lease::is_name(name) {
+            true => Ok(()),
+            false => place.stray(entry, "it is no lease"),
+        })?;
+    }
     if !is_real_folder(&folder.disks()) {
         return Ok(());
     }
@@ -84,7 +97,7 @@ fn is_real_folder(path: &Path) -> bool {
     path.symlink_metadata().is_ok_and(|meta| meta.is_dir())
 }
 
-/// One of the two folders.
+/// One of the folders.
 struct Place<'a, 'b> {
     folder: std::path::PathBuf,
     /// What paths in the report start with.

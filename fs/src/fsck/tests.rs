@@ -45,6 +45,30 @@ fn a_folder_in_order_has_no_findings() {
 }
 
 #[test]
+fn leases_are_known_and_what_is_none_is_left_alone() {
+    let f = fixture();
+    let leases = f.folder.leases();
+    fs::create_dir(&leases).unwrap();
+    let known = [
+        "exclusive.00000000000000ff".to_owned(),
+        format!("shared.{}", uuid::Uuid::max()),
+        ".exclusive.0000000000000100.0011.coffer-tmp".to_owned(),
+    ];
+    for name in known {
+        fs::write(leases.join(name), "x").unwrap();
+    }
+    assert_eq!(run(&f, true).0, []);
+    for name in ["exclusive.1", "shared.host", "notes"] {
+        fs::write(leases.join(name), "x").unwrap();
+    }
+    let (found, _) = run(&f, true);
+    let mut paths: Vec<_> = found.iter().map(|finding| finding.path.as_str()).collect();
+    paths.sort_unstable();
+    assert_eq!(paths, ["leases/exclusive.1", "leases/notes", "leases/shared.host"]);
+    assert_eq!(fs::read_dir(leases).unwrap().count(), 6);
+}
+
+#[test]
 fn remains_are_removed_by_a_repair_only() {
     let f = fixture();
     let remains =

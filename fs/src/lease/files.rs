@@ -5,8 +5,8 @@
 
 use super::LeaseError;
 use super::record::{self, Record, Use};
-use crate::seal::SealError;
 use crate::seal::store::{self, Put};
+use crate::seal::{SealError, is_temporary};
 use crypto::MacKey;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -151,6 +151,13 @@ fn left_behind(name: &str, claim: &Record) -> bool {
 }
 
 /// The epoch in the name of a file, which has one spelling only.
+/// Whether a file of the folder can have this name: that of a record, or of one that was being replaced.
+pub(super) fn is_name(name: &str) -> bool {
+    name.strip_prefix(SHARED).is_some_and(|id| id.parse::<Uuid>().is_ok())
+        || name.strip_prefix(EXCLUSIVE).and_then(parse_epoch).is_some()
+        || is_temporary(name.as_ref())
+}
+
 fn parse_epoch(digits: &str) -> Option<u64> {
     let epoch = u64::from_str_radix(digits, 16).ok()?;
     (format!("{epoch:016x}") == digits).then_some(epoch)

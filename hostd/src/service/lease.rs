@@ -8,8 +8,9 @@
 use crate::fault::Fault;
 use crate::host::Host;
 use crate::keys::now;
-use crate::vm::Vm;
+use crate::vm::{Opened, Vm};
 use cryptfs::lease::{Claim, Holder, LeaseError, Leases, Record, Renewal, Taken, Use};
+use cryptfs::safe::Safe;
 use hostd_api::error::ErrorCode;
 use hostd_api::types::HomeMode;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -109,7 +110,51 @@ impl Kept {
     }
 }
 
+/// The right to check a home; given back when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Checking {
+    leases: Leases,
+    claim: Option<Claim>,
+}
+
+impl Drop for Checking {
+    fn drop(&mut self) {
+        if let Some(claim) = &self.claim
+            && let Err(e) = self.leases.release(claim, now())
+        {
+            tracing::warn!("other hosts still find the home held: {e}");
+        }
+    }
+}
+
 impl Host {
+    /// Makes sure that no other host changes the home during a check; for a repair none can begin to, either.
+    ///
+    /// # Errors
+    /// `in-use` with who holds it, since when, and what to do; faults of the storage.
+    pub(crate) fn claim_for_check(
+        &self,
+        vm: &Vm,
+        safe: &Opened<Safe>,
+        repair: bool,
+    ) -> Result<Checking, Fault> {
+        let leases = Leases::new(&vm.folder, vm.id, &safe.key, self.keyring.arena())?;
+        if repair {
+            let taken = leases.take(&self.holder(), Use::Exclusive, false, now());
+            let taken = taken.map_err(|e| fault(vm, e))?;
+            if let Err(e) = leases.clear(&taken) {
+                tracing::warn!("old leases of VM {} stay: {e}", vm.name);
+            }
+            return Ok(Checking { leases, claim: Some(taken.claim) });
+        }
+        let own = self.holder().id;
+        let holders = leases.holders().map_err(|e| fault(vm, e))?;
+        match holders.into_iter().find(|record| record.host != own) {
+            Some(other) => Err(fault(vm, LeaseError::Held(Box::new(other)))),
+            None => Ok(Checking { leases, claim: None }),
+        }
+    }
+
     /// This host, as leases name it.
     fn holder(&self) -> Holder {
         let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
@@ -261,7 +306,8 @@ fn fault(vm: &Vm, error: LeaseError) -> Fault {
                 described(&record),
                 utc(record.renewed)
             ),
-            "unmount it there; if that host is off or lost for good, add --force: what it had not written yet is lost",
+            "unmount it there; if that host is off or lost for good, `coffer vm mount --force` takes it over: what it had \
+             not written yet is lost",
         ),
         LeaseError::Record(e) => e.into(),
         LeaseError::Folder { path, action, source } => Fault::Io { doing: action, path, source },

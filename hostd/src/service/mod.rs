@@ -7,7 +7,7 @@
 mod adopt;
 mod check;
 mod home;
-mod lease;
+pub(crate) mod lease;
 pub(crate) mod polling;
 mod serve;
 mod start;

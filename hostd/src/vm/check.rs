@@ -9,6 +9,7 @@ use super::info::{MAX_DISKS, disk_names};
 use super::{Inner, Opened, Vm};
 use crate::fault::Fault;
 use crate::host::Host;
+use crate::service::lease::Checking;
 use cryptfs::descriptor::{Descriptor, State};
 use cryptfs::folder::payload_name;
 use cryptfs::fsck::{Finding, Grade, Line, MAX_FINDINGS, Mend, Report, Totals, check_folder};
@@ -76,7 +77,7 @@ impl Host {
         }
         let mut found = Collected::default();
         let safe = self.check_files(&vm, &mut inner, how.repair, &mut found)?;
-        if let Some(safe) = safe
+        if let Some((safe, _claim)) = safe
             && vm.folder.home().symlink_metadata().is_ok_and(|home| home.is_dir())
         {
             let service = self.running(&vm, &mut inner)?;
@@ -88,14 +89,14 @@ impl Host {
         Ok(found.report(vm.name.as_str()))
     }
 
-    /// Everything but the home. Returns the safe, if it opens.
+    /// Everything but the home. Returns the safe, if it opens, and the right to check what it opens.
     fn check_files(
         &self,
         vm: &Vm,
         inner: &mut Inner,
         repair: bool,
         found: &mut Collected,
-    ) -> Result<Option<Opened<Safe>>, Fault> {
+    ) -> Result<Option<(Opened<Safe>, Checking)>, Fault> {
         let _lock = crate::service::exclusive(vm, inner)?;
         let mut emit = |line: &Line| {
             if let Line::Finding(finding) = line {
@@ -104,7 +105,13 @@ impl Host {
             Ok(())
         };
         let mut report = Report::new(&mut emit);
-        let safe = self.check_safe(vm, inner, &mut report)?;
+        let safe = match self.check_safe(vm, inner, &mut report)? {
+            Some(safe) => {
+                let claim = self.claim_for_check(vm, &safe, repair)?;
+                Some((safe, claim))
+            }
+            None => None,
+        };
         let claimed = self.check_disks(vm, inner, &mut report)?;
         check_folder(&vm.folder, &claimed, repair, &mut report).map_err(|e| unheard(&e))?;
         let totals = report.totals();
