@@ -146,6 +146,23 @@ fn a_second_host_is_told_who_has_the_home_and_takes_it_by_force_only() {
 }
 
 #[test]
+fn a_home_that_another_host_has_is_not_checked() {
+    needs!(Root, Fuse);
+    let one = first();
+    mount(&one, &["--exclusive"]);
+    hide_locks(&one);
+    let two = second(&one);
+    for repair in [&[][..], &["--repair"]] {
+        let check = [&["vm", "fsck", "web01"], repair].concat();
+        two.coffer(&check).refused(6, &[&host_id(&one), "unmount it there"]);
+    }
+    one.coffer(&["vm", "umount", "web01"]).ok();
+    two.coffer(&["vm", "fsck", "web01", "--repair"]).ok();
+    // What the check claimed is free again.
+    mount(&one, &["--exclusive"]);
+}
+
+#[test]
 fn two_hosts_share_a_home_that_nobody_has_alone() {
     needs!(Root, Fuse);
     let one = first();
