@@ -259,3 +259,19 @@ fn the_last_epoch_there_is_ends_in_a_refusal() {
     leases.files.put(&record, Put::New).unwrap();
     assert!(leases.take(&host(1), Use::Exclusive, true, 2).is_err());
 }
+
+#[test]
+fn a_link_in_place_of_the_folder_is_refused_and_changes_nothing() {
+    let (bench, elsewhere) = (Bench::new(), tempfile::tempdir().unwrap());
+    let victim = elsewhere.path().join(".exclusive.0000000000000000.0011.coffer-tmp");
+    std::fs::write(&victim, "not ours").unwrap();
+    std::os::unix::fs::symlink(elsewhere.path(), bench.dir.path().join("leases")).unwrap();
+    for (how, force) in [(Use::Exclusive, false), (Use::Exclusive, true), (Use::Shared, true)] {
+        let error = bench.leases().take(&host(1), how, force, 100).unwrap_err();
+        assert!(matches!(error, LeaseError::Folder { .. }), "{error}");
+        assert!(error.to_string().contains("leases"), "{error}");
+    }
+    assert!(bench.leases().holders().is_err());
+    assert_eq!(std::fs::read_dir(elsewhere.path()).unwrap().count(), 1);
+    assert!(victim.exists());
+}

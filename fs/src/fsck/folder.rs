@@ -42,6 +42,12 @@ pub fn check_folder(
     top.each(|place, entry, name| match name {
         LOCK => Ok(()),
         LEASES if is_real_folder(&entry.path()) => Ok(()),
+        LEASES => {
+            let mend = Mend::not(
+                "remove it, if no host has the home mounted; the next mount makes a new one",
+            );
+            place.found(entry, Grade::Damaged, "it is not a folder", mend)
+        }
         _ if PARTS.iter().any(|(part, _)| *part == name) => Ok(()),
         _ => place.remains_or(entry, name, "it is no part of a VM"),
     })?;

@@ -65,7 +65,12 @@ fn leases_are_known_and_what_is_none_is_left_alone() {
     let mut paths: Vec<_> = found.iter().map(|finding| finding.path.as_str()).collect();
     paths.sort_unstable();
     assert_eq!(paths, ["leases/exclusive.1", "leases/notes", "leases/shared.host"]);
-    assert_eq!(fs::read_dir(leases).unwrap().count(), 6);
+    assert_eq!(fs::read_dir(&leases).unwrap().count(), 6);
+    fs::remove_dir_all(&leases).unwrap();
+    std::os::unix::fs::symlink("/", &leases).unwrap();
+    let (found, _) = run(&f, true);
+    assert_eq!((found[0].path.as_str(), found[0].grade), ("leases", Grade::Damaged));
+    assert_eq!(found.len(), 1, "what the link leads to is not looked at");
 }
 
 #[test]

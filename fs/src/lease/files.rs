@@ -64,20 +64,12 @@ impl Files {
     }
 
     pub(super) fn names(&self) -> Result<Vec<String>, LeaseError> {
-        let failed = |source| self.failed("list", source);
-        let entries = match std::fs::read_dir(&self.folder) {
-            Ok(entries) => entries,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(e) => return Err(failed(e)),
-        };
-        let mut names = Vec::new();
-        for entry in entries {
-            names.extend(entry.map_err(failed)?.file_name().into_string());
-            if names.len() > MAX_FILES {
-                return Err(LeaseError::Crowded { path: self.folder.clone() });
-            }
+        let names = store::list(&self.folder, MAX_FILES + 1);
+        let names = names.map_err(|source| self.failed("list", source))?;
+        if names.len() > MAX_FILES {
+            return Err(LeaseError::Crowded { path: self.folder.clone() });
         }
-        Ok(names)
+        Ok(names.into_iter().filter_map(|name| name.into_string().ok()).collect())
     }
 
     pub(super) fn make_folder(&self) -> Result<(), LeaseError> {
@@ -96,12 +88,9 @@ impl Files {
     }
 
     pub(super) fn remove(&self, path: &Path) -> Result<(), LeaseError> {
-        match std::fs::remove_file(path) {
-            Err(source) if source.kind() != io::ErrorKind::NotFound => {
-                Err(LeaseError::Folder { path: path.to_owned(), action: "remove", source })
-            }
-            _ => Ok(()),
-        }
+        let failed =
+            |source| LeaseError::Folder { path: path.to_owned(), action: "remove", source };
+        store::remove(path).map_err(failed)
     }
 
     pub(super) fn path_of(&self, record: &Record) -> PathBuf {
@@ -150,7 +139,6 @@ fn left_behind(name: &str, claim: &Record) -> bool {
     }
 }
 
-/// The epoch in the name of a file, which has one spelling only.
 /// Whether a file of the folder can have this name: that of a record, or of one that was being replaced.
 pub(super) fn is_name(name: &str) -> bool {
     name.strip_prefix(SHARED).is_some_and(|id| id.parse::<Uuid>().is_ok())
@@ -158,6 +146,7 @@ pub(super) fn is_name(name: &str) -> bool {
         || is_temporary(name.as_ref())
 }
 
+/// The epoch in the name of a file, which has one spelling only.
 fn parse_epoch(digits: &str) -> Option<u64> {
     let epoch = u64::from_str_radix(digits, 16).ok()?;
     (format!("{epoch:016x}") == digits).then_some(epoch)

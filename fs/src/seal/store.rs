@@ -2,14 +2,16 @@
 //!
 //! Owns the order temporary file, fsync, rename, fsync of the folder; must not know what is in the
 //! bytes. After a crash at any point the path holds the old file or the new one, whole; what may stay
-//! behind is a temporary file, told by its name and removed by [`clean`].
+//! behind is a temporary file, told by its name and removed by [`clean`]. A folder is never reached through a link in
+//! its place: whoever can write to the storage could lead a change out of it.
 
 use super::SealError;
-use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags};
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 use std::ffi::{OsStr, OsString};
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::{fs::File, path::Path};
 
 /// End of the name of a temporary file; its first character is a dot, which no name of ours has.
@@ -24,11 +26,14 @@ pub(crate) enum Put {
     Over,
 }
 
-/// Reads a regular file of at most `limit` bytes; never follows a link at the end of the path, never
+/// Reads a regular file of at most `limit` bytes; never follows a link in place of it or of its folder, never
 /// waits for a pipe.
 pub(crate) fn read(path: &Path, limit: usize) -> Result<Vec<u8>, SealError> {
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
-    let file = match rustix::fs::open(path, flags, Mode::empty()) {
+    let (parent, name) = split(path, "open")?;
+    let opened = open_folder(parent)
+        .and_then(|folder| rustix::fs::openat(folder, name, flags, Mode::empty()));
+    let file = match opened {
         Ok(fd) => File::from(fd),
         Err(Errno::NOENT) => return Err(SealError::Missing { path: path.to_owned() }),
         Err(error) => return Err(failed(path, "open")(error.into())),
@@ -60,9 +65,8 @@ fn put_by(
     write: impl FnOnce(&File) -> io::Result<()>,
     sync: impl FnOnce(&OwnedFd) -> io::Result<()>,
 ) -> Result<(), SealError> {
-    let name = path.file_name().ok_or_else(|| failed(path, "write")(Errno::ISDIR.into()))?;
-    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-    let folder = open_folder(parent.unwrap_or(Path::new("."))).map_err(failed(path, "write"))?;
+    let (parent, name) = split(path, "write")?;
+    let folder = open_folder(parent).map_err(|error| failed(path, "write")(error.into()))?;
     let (temporary, file) = Temporary::create(&folder, name).map_err(failed(path, "write"))?;
     write(&file).map_err(failed(path, "write"))?;
     file.sync_all().map_err(failed(path, "flush"))?;
@@ -77,15 +81,51 @@ fn put_by(
 /// Removes temporary files that a crash left in a folder; tells how many. The caller sees to it that
 /// nobody is replacing a file there meanwhile.
 pub fn clean(folder: &Path) -> io::Result<usize> {
-    let mut removed = 0;
-    for entry in std::fs::read_dir(folder)? {
-        let entry = entry?;
-        if is_temporary(&entry.file_name()) && entry.file_type()?.is_file() {
-            std::fs::remove_file(entry.path())?;
+    let (folder, mut removed) = (open_folder(folder)?, 0);
+    for name in names(&folder)? {
+        let name = name?;
+        if !is_temporary(&name) {
+            continue;
+        }
+        let stat = rustix::fs::statat(&folder, &name, AtFlags::SYMLINK_NOFOLLOW)?;
+        if FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile {
+            rustix::fs::unlinkat(&folder, &name, AtFlags::empty())?;
             removed += 1;
         }
     }
     Ok(removed)
+}
+
+/// The names in a folder, the first `most` of them; none when there is no folder.
+pub(crate) fn list(folder: &Path, most: usize) -> io::Result<Vec<OsString>> {
+    match open_folder(folder) {
+        Ok(folder) => names(&folder)?.take(most).collect(),
+        Err(Errno::NOENT) => Ok(Vec::new()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Removes a file, if it is there.
+pub(crate) fn remove(path: &Path) -> io::Result<()> {
+    let name = path.file_name().ok_or(Errno::ISDIR)?;
+    let folder = open_folder(path.parent().unwrap_or(Path::new(".")));
+    match folder.and_then(|folder| rustix::fs::unlinkat(folder, name, AtFlags::empty())) {
+        Ok(()) | Err(Errno::NOENT) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn names(folder: &OwnedFd) -> io::Result<impl Iterator<Item = io::Result<OsString>>> {
+    let names = Dir::read_from(folder)?
+        .map(|entry| Ok(OsStr::from_bytes(entry?.file_name().to_bytes()).to_owned()));
+    Ok(names.filter(|name| !name.as_ref().is_ok_and(|name| name == "." || name == "..")))
+}
+
+/// The folder of a file, and its name there.
+fn split<'a>(path: &'a Path, action: &'static str) -> Result<(&'a Path, &'a OsStr), SealError> {
+    let name = path.file_name().ok_or_else(|| failed(path, action)(Errno::ISDIR.into()))?;
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    Ok((parent.unwrap_or(Path::new(".")), name))
 }
 
 /// Whether a file with this name, beside a sealed file, is left from a replacement that was cut short.
@@ -148,9 +188,9 @@ impl Drop for Temporary<'_> {
     }
 }
 
-fn open_folder(path: &Path) -> io::Result<OwnedFd> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    Ok(rustix::fs::open(path, flags, Mode::empty())?)
+fn open_folder(path: &Path) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    rustix::fs::open(path, flags, Mode::empty())
 }
 
 /// Makes names durable. Some network file systems answer EINVAL: they make names durable on their own.

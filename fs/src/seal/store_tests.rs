@@ -115,3 +115,28 @@ fn a_folder_that_cannot_be_flushed_is_an_error_of_its_own() {
         assert_eq!(names(folder.path()), ["vm.safe"]);
     }
 }
+
+/// Whoever can write to the storage could put a link where a folder is, and lead changes out of it.
+#[test]
+fn a_link_in_place_of_the_folder_leads_nowhere() {
+    let scratch = tempfile::tempdir().unwrap();
+    let (real, link) = (scratch.path().join("real"), scratch.path().join("link"));
+    std::fs::create_dir(&real).unwrap();
+    std::os::unix::fs::symlink(&real, &link).unwrap();
+    let remains = ".vm.safe.0011.coffer-tmp";
+    std::fs::write(real.join(remains), b"not ours").unwrap();
+    for how in [Put::New, Put::Over] {
+        let error = put(&link.join("vm.safe"), b"x", how).unwrap_err();
+        assert!(matches!(error, SealError::Io { .. }), "{error}");
+    }
+    assert!(matches!(read(&link.join(remains), LIMIT), Err(SealError::Io { .. })));
+    assert!(
+        clean(&link).is_err() && list(&link, 9).is_err() && remove(&link.join(remains)).is_err()
+    );
+    assert_eq!(names(&real), [remains]);
+    assert_eq!(list(&real, 9).unwrap(), [remains]);
+    assert_eq!(list(&real, 0).unwrap().len(), 0);
+    remove(&real.join(remains)).unwrap();
+    remove(&real.join(remains)).unwrap();
+    assert_eq!(list(&scratch.path().join("gone"), 9).unwrap().len(), 0);
+}
