@@ -1,6 +1,9 @@
 //! Tests of the verbs on disks: sizes, states, damage, and what is never followed.
 
 use crate::testing::{TestHost, code, create_disk, refused};
+use crate::vm::open_payload;
+use cryptfs::descriptor::Descriptor;
+use cryptfs::seal::Sealed;
 use hostd_api::error::ErrorCode;
 use hostd_api::types::{AttachDisk, CreateDisk, DiskState, ResizeDisk};
 
@@ -104,10 +107,14 @@ fn a_payload_that_is_a_link_is_not_followed() {
     // Nor is a folder on the way to it.
     t.disk("web01", "other");
     let (disks, moved) = (t.store().join("web01/disks"), t.dir.path().join("moved"));
+    let sealed = Sealed::<Descriptor>::read(&disks.join("other.disk")).unwrap();
     std::fs::rename(&disks, &moved).unwrap();
     std::os::unix::fs::symlink(&moved, &disks).unwrap();
-    let error = refused(t.host.attach_disk("web01", "other", &AttachDisk::default()));
-    assert!(error.message.contains("other.data"), "{}", error.message);
+    let error = t.host.attach_disk("web01", "other", &AttachDisk::default()).unwrap_err();
+    assert!(error.to_string().contains("other.disk"), "{error}");
+    let vm = t.host.inventory.get("web01").unwrap();
+    let error = open_payload(&vm, sealed.unverified(), true).unwrap_err();
+    assert!(error.to_string().contains("other.data"), "{error}");
 }
 
 #[test]
