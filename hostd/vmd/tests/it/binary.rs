@@ -13,7 +13,7 @@ use std::time::Duration;
 
 const MIB: u64 = 1024 * 1024;
 
-fn connect(socket: &std::path::Path) -> Client {
+pub(crate) fn connect(socket: &std::path::Path) -> Client {
     let mut client = Client::new(UnixStream::connect(socket).unwrap());
     client.greet(3);
     client.send(&super::support::option(7, &super::support::go_data("", &[])));
@@ -22,7 +22,7 @@ fn connect(socket: &std::path::Path) -> Client {
     client
 }
 
-fn code(response: Response) -> ErrorCode {
+pub(crate) fn code(response: Response) -> ErrorCode {
     match response {
         Response::Failed(failure) => {
             assert!(!failure.message.is_empty() && !failure.remedy.is_empty());
@@ -93,6 +93,7 @@ fn nonsense_on_the_link_is_refused_and_nothing_breaks() {
         id: host.id,
         size: MIB,
         unit: 4096,
+        cache: hostd_api::types::CacheMode::Writeback,
         read_only: false,
         socket: disk.socket.clone(),
     });
