@@ -293,6 +293,11 @@ fn an_idle_vmd_is_small() {
     assert_eq!(client.write(0, &vec![1; 32 << 20]), 0);
     assert_eq!(client.read(0, 32 << 20).unwrap(), vec![1; 32 << 20]);
     std::thread::sleep(Duration::from_millis(1500));
+    is_small(&vmd);
+}
+
+/// Checks the memory of a vmd that has nothing to do.
+pub(crate) fn is_small(vmd: &super::process::Process) {
     let Ok(rollup) = std::fs::read_to_string(format!("/proc/{}/smaps_rollup", vmd.pid())) else {
         let _ = std::io::Write::write_fmt(
             &mut std::io::stderr(),

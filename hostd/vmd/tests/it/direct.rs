@@ -1,11 +1,12 @@
 //! Disks past the page cache, served by the real, confined binary.
 
-use super::binary::{code, connect};
+use super::binary::{code, connect, is_small};
 use super::process::{Host, await_free_lock, ok};
 use super::support::request;
 use hostd_api::error::ErrorCode;
 use hostd_api::types::CacheMode;
 use std::fs::File;
+use std::time::Duration;
 
 const MIB: u64 = 1024 * 1024;
 
@@ -59,6 +60,34 @@ fn after_kill_9_what_was_flushed_past_the_page_cache_is_there() {
     let mut client = connect(&disk.socket);
     assert_eq!(client.read(8192, 8192).unwrap(), [3; 8192]);
     assert_eq!(client.read(100, 50).unwrap(), [3; 50]);
+}
+
+#[test]
+fn an_idle_vmd_has_given_its_aligned_memory_back() {
+    const LONG: u32 = 2 << 20;
+    let host = Host::on_a_drive();
+    let disk = host.disk("root", 64 * MIB);
+    let Some(direct) = disk.open_direct() else { return };
+    let vmd = host.start();
+    ok(&vmd.attach_past_the_cache(&disk, Some(&direct)));
+    let mut client = connect(&disk.socket);
+    let mut sender = client.stream.try_clone().unwrap();
+    let data = vec![1; usize::try_from(LONG).unwrap()];
+    let writer = std::thread::spawn(move || {
+        for i in 0..32u32 {
+            let mut bytes = request(1, 0, i.into(), u64::from(i * LONG), LONG).encode().to_vec();
+            bytes.extend(&data);
+            std::io::Write::write_all(&mut sender, &bytes).unwrap();
+        }
+    });
+    for _ in 0..32 {
+        assert_eq!(client.reply().1, 0);
+    }
+    writer.join().unwrap();
+    // Threads that nobody needs end after a second.
+    std::thread::sleep(Duration::from_millis(2500));
+    is_small(&vmd);
+    assert_eq!(client.read(62 * MIB, LONG).unwrap(), vec![1; usize::try_from(LONG).unwrap()]);
 }
 
 #[test]
