@@ -4,10 +4,16 @@
 //! must not know ciphers or guests. Flow: a [`crate::volume::Volume`] turns a request into one call
 //! here, [`FileBacking`] turns that into system calls.
 
+mod alignment;
+mod direct;
 #[cfg(any(test, feature = "faults"))]
 mod faulty;
 mod file;
 
+pub use alignment::Alignment;
+#[cfg(test)]
+pub(crate) use direct::tests as direct_tests;
+pub use direct::{DirectBacking, direct_alignment};
 #[cfg(any(test, feature = "faults"))]
 pub use faulty::{Call, Fault, FaultyBacking, When};
 pub use file::FileBacking;
@@ -42,6 +48,17 @@ pub trait Backing: Send + Sync {
 
     /// Whether no call waits for a device, because everything is in memory.
     fn is_memory(&self) -> bool {
+        false
+    }
+
+    /// What requests should be aligned to, when such ones take a better way than others: the caller then has memory
+    /// of its own to put them in. Others are served as well.
+    fn alignment(&self) -> Option<Alignment> {
+        None
+    }
+
+    /// Whether a write takes as long as the device does, so that others should not have to wait behind it.
+    fn waits_on_write(&self) -> bool {
         false
     }
 
@@ -101,6 +118,14 @@ impl<B: Backing + ?Sized> Backing for Arc<B> {
 
     fn is_memory(&self) -> bool {
         (**self).is_memory()
+    }
+
+    fn alignment(&self) -> Option<Alignment> {
+        (**self).alignment()
+    }
+
+    fn waits_on_write(&self) -> bool {
+        (**self).waits_on_write()
     }
 
     fn write_at(&self, offset: u64, buf: &[u8]) -> io::Result<()> {

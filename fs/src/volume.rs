@@ -3,7 +3,8 @@
 //! Owns the way of a request: bounds, alignment, cipher, one call to the storage. It must not know NBD,
 //! descriptors or where the key came from. Flow: a request is cut into an unaligned head, a body of
 //! whole 512-byte sectors and an unaligned tail; the body takes one call to the storage and is ciphered
-//! in the caller's buffer, an edge is read, changed and written under the lock of its sector.
+//! in the caller's buffer (or on its way, for storage that asks for aligned memory, in `blocks`), an edge is
+//! read, changed and written under the lock of its sector.
 //!
 //! Payload byte x holds disk byte x (`docs/format.md`, "Disk payload"), so the payload never grows. A
 //! 512-byte sector of zero ciphertext reads as zeros; discarding and zeroing make such sectors.
@@ -22,12 +23,14 @@
 //!   that each of its sectors may be old or new; nothing outside it changes, because a sector is
 //!   always written whole and alone carries its ciphertext.
 
+mod blocks;
 mod edge;
 mod error;
 mod extents;
 mod geometry;
 mod parts;
 
+pub use blocks::release_scratch;
 pub use error::{Fault, VolumeError};
 pub use extents::Extent;
 pub use geometry::{Geometry, GeometryError, MAX_SIZE, SECTOR, padded_size, unit_for};
@@ -134,7 +137,12 @@ impl Volume {
         self.backing.is_memory()
     }
 
-    /// Writes `buf` at `offset`. The buffer is ciphered in place: what it holds afterwards is of no use.
+    /// Whether a write waits for a device, as one past the page cache does.
+    pub fn waits_on_write(&self) -> bool {
+        self.backing.waits_on_write()
+    }
+
+    /// Writes `buf` at `offset`. The buffer may be ciphered in place: what it holds afterwards is of no use.
     /// After an error each sector of the range holds old or new content, or, where a sector is not
     /// written as one by the storage, neither.
     pub fn write(&self, offset: u64, buf: &mut [u8]) -> Result<(), VolumeError> {
@@ -278,26 +286,6 @@ impl Volume {
 
     fn writable(&self) -> Result<(), VolumeError> {
         if self.read_only() { Err(VolumeError::ReadOnly) } else { Ok(()) }
-    }
-
-    /// Reads whole sectors; `offset` and the length are multiples of 512.
-    fn read_whole(&self, offset: u64, buf: &mut [u8]) -> Result<(), VolumeError> {
-        if buf.is_empty() {
-            return Ok(());
-        }
-        self.backing
-            .read_at(offset, buf)
-            .map_err(|error| VolumeError::io("read", offset, error))?;
-        Ok(self.xts.decrypt(offset / SECTOR, buf)?)
-    }
-
-    /// Writes whole sectors; `offset` and the length are multiples of 512.
-    fn write_whole(&self, offset: u64, buf: &mut [u8]) -> Result<(), VolumeError> {
-        if buf.is_empty() {
-            return Ok(());
-        }
-        self.xts.encrypt(offset / SECTOR, buf)?;
-        self.backing.write_at(offset, buf).map_err(|error| VolumeError::io("write", offset, error))
     }
 
     fn read_sector(&self, edge: Edge) -> Result<[u8; SECTOR_LEN], VolumeError> {

@@ -6,6 +6,7 @@
 
 mod crash;
 mod damage;
+mod direct;
 mod disk;
 mod faults;
 mod fsck;

@@ -49,6 +49,18 @@ impl Scratch {
             .expect("mount tmpfs");
         path
     }
+
+    /// Mounts a ramfs, which has no direct I/O, on a new folder `name`.
+    ///
+    /// # Panics
+    /// When it cannot be mounted.
+    #[must_use]
+    pub fn ramfs(&self, name: &str) -> PathBuf {
+        let path = self.join(name);
+        fs::create_dir_all(&path).expect("a folder for the ramfs");
+        mount("ramfs", &path, "ramfs", MountFlags::empty(), None).expect("mount ramfs");
+        path
+    }
 }
 
 impl Drop for Scratch {

@@ -4,7 +4,7 @@
 //! between them lies the list of changes since the last flush, from which [`FaultyBacking::crash`]
 //! builds any state that a crash may leave. For tests only, here and (feature `faults`) in other crates.
 
-use super::Backing;
+use super::{Alignment, Backing};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::{io, ops::Range};
 
@@ -89,6 +89,7 @@ struct State {
     faults: Vec<Fault>,
     calls: u64,
     punches: bool,
+    alignment: Option<Alignment>,
 }
 
 /// A change since the last flush.
@@ -120,6 +121,7 @@ impl FaultyBacking {
             faults: Vec::new(),
             calls: 0,
             punches: true,
+            alignment: None,
         }))
     }
 
@@ -136,6 +138,11 @@ impl FaultyBacking {
     /// Acts as a file system that cannot punch holes.
     pub fn refuse_punch(&self) {
         self.state().punches = false;
+    }
+
+    /// Asks for aligned requests, as storage past the page cache does.
+    pub fn ask_for(&self, alignment: Alignment) {
+        self.state().alignment = Some(alignment);
     }
 
     /// Number of calls so far.
@@ -262,6 +269,10 @@ impl Change {
 }
 
 impl Backing for FaultyBacking {
+    fn alignment(&self) -> Option<Alignment> {
+        self.state().alignment
+    }
+
     fn is_memory(&self) -> bool {
         true
     }

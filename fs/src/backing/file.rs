@@ -46,6 +46,22 @@ impl FileBacking {
         }
     }
 
+    /// One read, at least one byte of `buf` unless that is empty.
+    pub(super) fn read_some(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
+        match rustix::io::retry_on_intr(|| rustix::io::pread(&self.fd, &mut *buf, offset))? {
+            0 if !buf.is_empty() => Err(io::ErrorKind::UnexpectedEof.into()),
+            done => Ok(done),
+        }
+    }
+
+    /// One write, at least one byte of `buf` unless that is empty.
+    pub(super) fn write_some(&self, offset: u64, buf: &[u8]) -> io::Result<usize> {
+        match rustix::io::retry_on_intr(|| rustix::io::pwrite(&self.fd, buf, offset))? {
+            0 if !buf.is_empty() => Err(io::ErrorKind::WriteZero.into()),
+            done => Ok(done),
+        }
+    }
+
     fn write_zeros(&self, mut offset: u64, mut len: u64) -> io::Result<()> {
         while len > 0 {
             let chunk = usize::try_from(len).unwrap_or(usize::MAX).min(ZEROS.len());
@@ -95,11 +111,7 @@ impl Backing for FileBacking {
 
     fn read_at(&self, mut offset: u64, mut buf: &mut [u8]) -> io::Result<()> {
         while !buf.is_empty() {
-            let done =
-                rustix::io::retry_on_intr(|| rustix::io::pread(&self.fd, &mut *buf, offset))?;
-            if done == 0 {
-                return Err(io::ErrorKind::UnexpectedEof.into());
-            }
+            let done = self.read_some(offset, buf)?;
             offset += done as u64;
             buf = &mut buf[done..];
         }
@@ -131,10 +143,7 @@ impl Backing for FileBacking {
 
     fn write_at(&self, mut offset: u64, mut buf: &[u8]) -> io::Result<()> {
         while !buf.is_empty() {
-            let done = rustix::io::retry_on_intr(|| rustix::io::pwrite(&self.fd, buf, offset))?;
-            if done == 0 {
-                return Err(io::ErrorKind::WriteZero.into());
-            }
+            let done = self.write_some(offset, buf)?;
             offset += done as u64;
             buf = &buf[done..];
         }

@@ -3,27 +3,53 @@
 
 use super::steps::{SIZE, Step, faulty, pattern, plaintext, read, step};
 use super::{Fault, Geometry, Volume};
-use crate::backing::{Backing, Fault as Plan, FaultyBacking, FileBacking, When};
+use crate::backing::direct_tests::direct;
+use crate::backing::{Alignment, Backing, Fault as Plan, FaultyBacking, FileBacking, When};
 use crate::testing::{TestKek, arena};
 use crypto::{Dek, Engine, Unit};
 use proptest::collection::vec;
 use proptest::prelude::{
-    Just, ProptestConfig, any, prop_assert, prop_assert_eq, prop_oneof, proptest,
+    Just, ProptestConfig, Strategy, any, prop_assert, prop_assert_eq, prop_oneof, proptest,
 };
 use std::sync::Arc;
 
-/// A storage of `size` zero bytes: a file, or memory that can or cannot punch.
-fn storage(size: u64, on_file: bool, punches: bool) -> Box<dyn Backing> {
-    if on_file {
-        let file = tempfile::tempfile().unwrap();
-        file.set_len(size).unwrap();
-        return Box::new(FileBacking::from(file));
-    }
-    let backing = FaultyBacking::new(size);
-    if !punches {
-        backing.refuse_punch();
-    }
-    Box::new(backing)
+/// What a disk of the model lies on.
+#[derive(Debug, Clone, Copy)]
+enum On {
+    File,
+    /// A file past the page cache, by the file system's own alignment or by this one of the blocks.
+    Direct(Option<usize>),
+    Memory {
+        punches: bool,
+    },
+}
+
+fn on() -> impl Strategy<Value = On> {
+    prop_oneof![
+        Just(On::File),
+        Just(On::Direct(None)),
+        Just(On::Direct(Some(4096))),
+        any::<bool>().prop_map(|punches| On::Memory { punches }),
+    ]
+}
+
+/// A storage of `size` zero bytes; none, said aloud, where there is no direct I/O.
+fn storage(size: u64, on: On) -> Option<Box<dyn Backing>> {
+    Some(match on {
+        On::File => {
+            let file = tempfile::tempfile().unwrap();
+            file.set_len(size).unwrap();
+            Box::new(FileBacking::from(file))
+        }
+        On::Direct(block) => Box::new(direct(size, block)?),
+        On::Memory { punches } => {
+            let backing = FaultyBacking::new(size);
+            if !punches {
+                backing.refuse_punch();
+            }
+            Box::new(backing)
+        }
+    })
 }
 
 /// Checks that what is told to be zero is.
@@ -40,8 +66,11 @@ fn check_extents(volume: &Volume, model: &[u8]) {
 /// Runs the steps with a failure at the call of this number, if there are so many; tells whether there
 /// were. A failure is an error of the right kind, changes no sector but those of its request, and is over
 /// with the next request, unless it was a flush.
-fn fail_at(steps: &[Step], number: u64, short: u64, errno: i32) -> bool {
+fn fail_at(steps: &[Step], number: u64, short: u64, errno: i32, block: Option<usize>) -> bool {
     let (volume, backing) = faulty(SIZE as u64, Unit::B512);
+    if let Some(block) = block {
+        backing.ask_for(Alignment::new(block, 512).unwrap());
+    }
     let mut model = pattern(1, SIZE);
     volume.write(0, &mut model.clone()).unwrap();
     let planned = backing.calls() + number;
@@ -83,12 +112,14 @@ fn each_call_may_fail() {
         Step::Flush,
         Step::Read { at: 0, len: SIZE },
     ];
-    for (errno, short) in [(5, 0), (28, 0), (5, 700), (28, 1536)] {
-        let mut number = 0;
-        while fail_at(&steps, number, short, errno) {
-            number += 1;
+    for block in [None, Some(512), Some(4096)] {
+        for (errno, short) in [(5, 0), (28, 0), (5, 700), (28, 1536)] {
+            let mut number = 0;
+            while fail_at(&steps, number, short, errno, block) {
+                number += 1;
+            }
+            assert!(number > 20, "the steps take more than {number} calls");
         }
-        assert!(number > 20, "the steps take more than {number} calls");
     }
 }
 
@@ -99,12 +130,12 @@ proptest! {
         steps in vec(step(), 1..40),
         unit in prop_oneof![Just(Unit::B512), Just(Unit::B4096)],
         engine in prop_oneof![Just(Engine::default()), Just(Engine::Portable)],
-        (on_file, punches) in any::<(bool, bool)>(),
+        on in on(),
     ) {
         let size = (SIZE as u64).next_multiple_of(unit.bytes() as u64);
         let geometry = Geometry { size, unit, read_only: false };
         let key = Dek::generate(&arena()).unwrap();
-        let backing = storage(size, on_file, punches);
+        let Some(backing) = storage(size, on) else { return Ok(()) };
         let volume = Volume::with_engine(backing, key, geometry, engine).unwrap();
         let mut model = vec![0; usize::try_from(size).unwrap()];
         for step in &steps {
@@ -123,14 +154,16 @@ proptest! {
         number in 0u64..16,
         short in 0u64..5000,
         errno in prop_oneof![Just(5), Just(28)],
+        block in prop_oneof![Just(None), Just(Some(512)), Just(Some(4096))],
     ) {
-        fail_at(&steps, number, short, errno);
+        fail_at(&steps, number, short, errno, block);
     }
 
     #[test]
     fn a_power_loss_keeps_what_was_flushed_and_tears_at_sectors(
         steps in vec(step(), 1..30),
         kept in vec(any::<bool>(), 64),
+        aligned in any::<bool>(),
     ) {
         let arena = arena();
         let kek = TestKek::new(&arena, "native/k");
@@ -139,6 +172,9 @@ proptest! {
         let size = (SIZE as u64).next_multiple_of(4096);
         let geometry = Geometry { size, unit: Unit::B4096, read_only: false };
         let backing = Arc::new(FaultyBacking::new(size));
+        if aligned {
+            backing.ask_for(Alignment::new(4096, 4096).unwrap());
+        }
         let volume = Volume::open(Box::new(Arc::clone(&backing)), key(), geometry).unwrap();
         let mut model = vec![0; usize::try_from(size).unwrap()];
         // Everything that the disk was since the last flush.

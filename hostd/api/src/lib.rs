@@ -3,6 +3,7 @@
 //! Owns the JSON shapes and the two clients. Must not know how a daemon does anything. A request of the
 //! command line goes `client` -> HTTP on a Unix socket -> hostd; hostd goes `link` -> vmd.
 
+mod cache;
 pub mod client;
 pub mod error;
 pub mod kms;

@@ -3,6 +3,7 @@
 mod check;
 mod home;
 
+pub use crate::cache::CacheMode;
 pub use check::{CheckReport, CheckVm, Finding, FindingGrade, FindingRepair};
 pub use home::{HomeMode, HomeMount, HomeState, MountVm, UmountVm};
 
@@ -205,6 +206,9 @@ pub struct AttachDisk {
     /// `/etc/passwd` and `/etc/group`, or numbers. Absent: as `[socket]` in the configuration says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub owner: Option<String>,
+    /// What the page cache of the host is used for.
+    #[serde(default, skip_serializing_if = "CacheMode::is_default")]
+    pub cache: CacheMode,
 }
 
 /// Body of verbs that can be forced: lock, detach.
@@ -265,6 +269,9 @@ pub struct Attachment {
     pub uri: String,
     /// No writes allowed.
     pub read_only: bool,
+    /// What the page cache of the host is used for.
+    #[serde(default)]
+    pub cache: CacheMode,
     /// Clients connected now.
     pub clients: u32,
 }

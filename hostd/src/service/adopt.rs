@@ -183,7 +183,8 @@ impl Host {
             let name: Name = disk.disk.parse().map_err(|e| format!("its disk: {e}"))?;
             let socket = self.disk_socket(&vm.name, &name);
             check_listener(&socket, &listener)?;
-            let served = Served { id: disk.id, read_only: disk.read_only, socket, listener };
+            let (id, read_only, cache) = (disk.id, disk.read_only, disk.cache);
+            let served = Served { id, read_only, cache, socket, listener };
             disks.insert(name, served);
         }
         let tls = report.tls.and_then(|_| fds.next()).map(port_of).transpose()?;

@@ -28,6 +28,7 @@ use crate::vm::{Inner, Vm};
 use cryptfs::name::Name;
 use crypto::KeyId;
 use hostd_api::error::ErrorCode;
+use hostd_api::types::CacheMode;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
@@ -94,6 +95,8 @@ pub struct Served {
     pub id: Uuid,
     /// No writes allowed.
     pub read_only: bool,
+    /// What the page cache is used for.
+    pub cache: CacheMode,
     /// Path of the NBD socket.
     pub socket: PathBuf,
     /// The listening NBD socket, which outlives the vmd.

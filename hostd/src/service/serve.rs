@@ -14,6 +14,7 @@ use cryptfs::name::Name;
 use crypto::{KeySheet, SheetKey};
 use hostd_api::error::ErrorCode;
 use hostd_api::link::{Attach, MAX_DISKS, Request};
+use hostd_api::types::AttachDisk;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
@@ -35,7 +36,7 @@ impl Host {
         vm: &Vm,
         service: &mut Service,
         opened: Opened<Descriptor>,
-        read_only: bool,
+        request: &AttachDisk,
         owner: Option<Owner>,
     ) -> Result<(), Fault> {
         let disk = opened.body.name.clone();
@@ -55,7 +56,8 @@ impl Host {
             files::remove(&socket)?;
             return Err(e);
         }
-        let served = Served { id: opened.body.id, read_only, socket, listener };
+        let AttachDisk { read_only, cache, .. } = *request;
+        let served = Served { id: opened.body.id, read_only, cache, socket, listener };
         match serve_disk(vm, service, opened, &served) {
             Ok(()) => {
                 service.disks.insert(disk, served);
@@ -162,6 +164,7 @@ pub(super) fn serve_disk(
 ) -> Result<(), Fault> {
     let Opened { body, key, lease } = opened;
     let payload = crate::vm::open_payload(vm, &body, served.read_only)?;
+    let direct = crate::vm::open_direct(vm, &body, served.read_only, served.cache)?;
     let sheet = KeySheet::seal(&[SheetKey::Disk(&key)])?;
     let request = Request::Attach(Attach {
         disk: body.name.to_string(),
@@ -169,9 +172,11 @@ pub(super) fn serve_disk(
         size: body.size,
         unit: body.unit,
         read_only: served.read_only,
+        cache: served.cache,
         socket: served.socket.clone(),
     });
-    let fds = [payload.as_fd(), served.listener.as_fd(), sheet.as_fd()];
+    let mut fds = vec![payload.as_fd(), served.listener.as_fd(), sheet.as_fd()];
+    fds.extend(direct.as_ref().map(AsFd::as_fd));
     service.up(vm)?.call(&request, &fds)?;
     service.keep(lease);
     Ok(())

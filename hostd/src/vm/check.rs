@@ -4,8 +4,8 @@
 //! home and goes through it (`service::check`); this file reads sealed files, names and lengths. Flow: [`Host::check_vm`]
 //! refuses what would race, collects findings from all parts, and returns them with their counts.
 
-use super::disk::open_payload;
 use super::info::{MAX_DISKS, disk_names};
+use super::payload::open_payload;
 use super::{Inner, Opened, Vm};
 use crate::fault::Fault;
 use crate::host::Host;

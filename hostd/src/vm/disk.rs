@@ -5,6 +5,7 @@
 
 use super::create::random_id;
 use super::info::{MAX_DISKS, disk_info, disk_names, payload_path};
+use super::payload::open_payload;
 use super::{Inner, Vm};
 use crate::fault::Fault;
 use crate::files;
@@ -17,7 +18,6 @@ use cryptfs::seal::{self, Wrap};
 use crypto::{Dek, Unit};
 use hostd_api::error::ErrorCode;
 use hostd_api::types::{CreateDisk, DiskInfo, ResizeDisk};
-use rustix::fs::{Mode, OFlags, ResolveFlags};
 use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -170,32 +170,6 @@ pub(super) fn disks_folder(vm: &Vm) -> Result<OwnedFd, Fault> {
             "put the folder of the disks back there, from a backup of the datastore if need be",
         )
     })
-}
-
-/// Opens the payload of a disk without following links below the VM folder: who can write to the datastore must
-/// not choose which file of this host is written.
-pub(crate) fn open_payload(
-    vm: &Vm,
-    descriptor: &Descriptor,
-    read_only: bool,
-) -> Result<File, Fault> {
-    let access = if read_only { OFlags::RDONLY } else { OFlags::RDWR };
-    let flags = access | OFlags::CLOEXEC | OFlags::NONBLOCK;
-    let path = payload_path(vm, descriptor);
-    let folder = files::open_folder(vm.folder.path())?;
-    let below = path.strip_prefix(vm.folder.path()).unwrap_or(&path);
-    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
-    let file = rustix::fs::openat2(&folder, below, flags, Mode::empty(), resolve)
-        .map_err(Fault::io("open", &path))?;
-    let file = File::from(file);
-    if file.metadata().map_err(Fault::io("look at", &path))?.is_file() {
-        return Ok(file);
-    }
-    Err(Fault::refused(
-        ErrorCode::Damaged,
-        format!("{} is not a plain file", path.display()),
-        "restore the payload from a backup",
-    ))
 }
 
 /// Refuses while the disk is served.

@@ -240,6 +240,7 @@ fn attachment(name: &Name, served: &Served, clients: u32) -> Attachment {
         socket: served.socket.clone(),
         uri: format!("nbd+unix:///{name}?socket={}", escape(&served.socket)),
         read_only: served.read_only,
+        cache: served.cache,
         clients,
     }
 }

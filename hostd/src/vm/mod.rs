@@ -10,13 +10,14 @@ mod disk;
 mod info;
 mod lock;
 mod open;
+mod payload;
 mod rotate;
 mod serve;
 mod tls;
 
 pub(crate) use check::{Collected, unfinished};
-pub(crate) use disk::open_payload;
 pub use open::Opened;
+pub(crate) use payload::{open_direct, open_payload};
 
 use crate::fault::Fault;
 use crate::service::Service;

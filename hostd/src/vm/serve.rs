@@ -3,8 +3,8 @@
 //! Owns when these are allowed; `service` does them. A verb that fails leaves the VM as it was, and stops a vmd
 //! that it started for nothing.
 
-use super::disk::open_payload;
 use super::info::disk_info;
+use super::payload::{open_direct, open_payload};
 use super::{Inner, Vm};
 use crate::config::Owner;
 use crate::datastore;
@@ -50,8 +50,9 @@ impl Host {
         }
         // Looked at here, so that no process is started for a disk that cannot be served.
         open_payload(&vm, &opened.body, request.read_only)?;
+        open_direct(&vm, &opened.body, request.read_only, request.cache)?;
         let service = self.running(&vm, &mut inner)?;
-        let outcome = self.attach_to(&vm, service, opened, request.read_only, owner);
+        let outcome = self.attach_to(&vm, service, opened, request, owner);
         self.stop_if_idle(&mut inner);
         outcome?;
         Ok(self.shown(&vm, &inner, &disk, 0))

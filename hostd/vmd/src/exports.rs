@@ -12,13 +12,15 @@ use crate::nbd::tls_access::Access;
 use crate::nbd::tls_port::{Directory, Port, Settings};
 use crate::nbd::tls_settings::{PemFiles, server_config};
 use crate::refusal::Refusal;
-use cryptfs::backing::FileBacking;
+use cryptfs::backing::{Backing, DirectBacking, FileBacking};
 use cryptfs::name::Name;
 use cryptfs::volume::{Geometry, Volume, VolumeError};
 use crypto::{Arena, KeySheet, Unit};
 use hostd_api::error::ErrorCode;
 use hostd_api::link::{Attach, MAX_DISKS, ServeTls, ServedDisk, ServedTls};
+use hostd_api::types::CacheMode;
 use std::collections::BTreeMap;
+use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::PathBuf;
@@ -34,6 +36,8 @@ pub const GRACE: Duration = Duration::from_secs(20);
 pub struct AttachFds {
     /// The payload, opened read-write or read-only.
     pub payload: OwnedFd,
+    /// The payload once more, opened with `O_DIRECT`, when the page cache is to be kept out.
+    pub direct: Option<OwnedFd>,
     /// The listening NBD socket.
     pub listener: OwnedFd,
     /// Key sheet with the disk key.
@@ -57,6 +61,7 @@ struct OpenPort {
 
 struct Served {
     id: Uuid,
+    cache: CacheMode,
     socket: PathBuf,
     server: Server,
 }
@@ -88,14 +93,15 @@ impl Exports {
             let message = format!("{MAX_DISKS} disks are served, which is the limit of a VM");
             return Err(Refusal::new(ErrorCode::HostLimit, message, "detach another disk first"));
         }
-        let volume = open(&name, &attach, fds.payload, fds.sheet, arena)?;
+        let payload = backing(&name, fds.payload, fds.direct)?;
+        let volume = open(&name, &attach, payload, fds.sheet, arena)?;
         let export = Export::new(name.as_str(), vm, volume).within(self.budget.clone());
         let server = Server::start(export, fds.listener, limits)
             .map_err(|e| Refusal::invalid(format!("cannot serve disk {name}: {e}")))?;
-        tracing::info!(disk = %name, size = attach.size, read_only = attach.read_only, "serving");
-        let (id, socket) = (attach.id, attach.socket);
+        let Attach { id, size, read_only, cache, socket, .. } = attach;
+        tracing::info!(disk = %name, size, read_only, ?cache, "serving");
         self.directory.insert(&server);
-        self.served.insert(name, Served { id, socket, server });
+        self.served.insert(name, Served { id, cache, socket, server });
         Ok(())
     }
 
@@ -110,7 +116,7 @@ impl Exports {
             let message = format!("disk {disk} is not served");
             return Err(Refusal::new(ErrorCode::NotFound, message, "see which disks are attached"));
         };
-        let Served { id, socket, server } = served;
+        let Served { id, cache, socket, server } = served;
         self.directory.remove(name.as_str());
         match server.stop(grace) {
             Ok(export) => {
@@ -120,7 +126,7 @@ impl Exports {
             }
             Err(server) => {
                 let message = format!("disk {name} has requests that its storage does not answer");
-                self.served.insert(name, Served { id, socket, server });
+                self.served.insert(name, Served { id, cache, socket, server });
                 let remedy = "bring the storage back, then detach again";
                 Err(Refusal::new(ErrorCode::InUse, message, remedy))
             }
@@ -217,6 +223,7 @@ impl Served {
             disk: name.to_string(),
             id: self.id,
             read_only: export.shape().read_only,
+            cache: self.cache,
             socket: self.socket.clone(),
             clients: export.counters.clients.load(Ordering::Relaxed),
             bytes_read: export.counters.bytes_read.load(Ordering::Relaxed),
@@ -225,10 +232,35 @@ impl Served {
     }
 }
 
+/// The storage of a disk, through the page cache or past it.
+fn backing(
+    name: &Name,
+    payload: OwnedFd,
+    direct: Option<OwnedFd>,
+) -> Result<Box<dyn Backing>, Refusal> {
+    let Some(direct) = direct else { return Ok(Box::new(FileBacking::new(payload))) };
+    match DirectBacking::new(payload, direct) {
+        Ok(backing) => Ok(Box::new(backing)),
+        Err(e) => {
+            let (code, remedy) = match e.kind() {
+                io::ErrorKind::Unsupported => {
+                    (ErrorCode::HostLimit, "attach it with the cache mode writeback")
+                }
+                io::ErrorKind::InvalidInput => {
+                    (ErrorCode::InvalidArgument, "this is a fault of hostd")
+                }
+                _ => (ErrorCode::Storage, "check the datastore"),
+            };
+            let message = format!("cannot serve disk {name} past the page cache: {e}");
+            Err(Refusal::new(code, message, remedy))
+        }
+    }
+}
+
 fn open(
     name: &Name,
     attach: &Attach,
-    payload: OwnedFd,
+    payload: Box<dyn Backing>,
     sheet: OwnedFd,
     arena: &Arena,
 ) -> Result<Volume, Refusal> {
@@ -237,7 +269,7 @@ fn open(
     let key = KeySheet::open(sheet, arena)
         .and_then(|mut sheet| sheet.take_disk())
         .map_err(|e| Refusal::invalid(format!("the key of disk {name}: {e}")))?;
-    Volume::open(Box::new(FileBacking::new(payload)), key, geometry).map_err(|e| {
+    Volume::open(payload, key, geometry).map_err(|e| {
         let (code, remedy) = match &e {
             VolumeError::PayloadShort { .. } => {
                 (ErrorCode::Damaged, "restore the payload from a backup")

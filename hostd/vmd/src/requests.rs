@@ -18,6 +18,7 @@ use hostd_api::error::ErrorCode;
 use hostd_api::link::{
     Attach, CheckHome, LINK_VERSION, MAX_FDS, Report, Request, Response, ServeHome, ServeTls, Setup,
 };
+use hostd_api::types::CacheMode;
 use rustix::fs::FileType;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
@@ -89,7 +90,7 @@ impl Vmd {
         refuse_folders(&fds)?;
         match request {
             Request::Setup(setup) => self.set_up(setup, fds),
-            Request::Attach(attach) => self.attach(attach, exactly(fds)?),
+            Request::Attach(attach) => self.attach(attach, fds),
             Request::ServeHome(serve) => self.serve_home(serve, exactly(fds)?),
             Request::CheckHome(check) => self.check_home(&check, exactly(fds)?),
             Request::ServeTls(serve) => self.serve_tls(serve, exactly(fds)?),
@@ -141,10 +142,19 @@ impl Vmd {
         Ok(Response::Report(self.report()))
     }
 
-    fn attach(&mut self, attach: Attach, fds: [OwnedFd; 3]) -> Result<Response, Refusal> {
+    fn attach(&mut self, attach: Attach, fds: Vec<OwnedFd>) -> Result<Response, Refusal> {
+        let (payload, listener, sheet, direct) = match attach.cache {
+            CacheMode::Writeback => {
+                let [payload, listener, sheet] = exactly(fds)?;
+                (payload, listener, sheet, None)
+            }
+            CacheMode::None => {
+                let [payload, listener, sheet, direct] = exactly(fds)?;
+                (payload, listener, sheet, Some(direct))
+            }
+        };
         let (name, limits) = self.vm().map(|vm| (vm.name.clone(), vm.limits))?;
-        let [payload, listener, sheet] = fds;
-        let fds = AttachFds { payload, listener, sheet };
+        let fds = AttachFds { payload, direct, listener, sheet };
         self.exports.attach(&name, attach, fds, limits, &self.arena)?;
         Ok(Response::Ok)
     }

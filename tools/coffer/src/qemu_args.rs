@@ -110,7 +110,13 @@ mod tests {
     }
 
     fn attachment(socket: &str, read_only: bool) -> Attachment {
-        Attachment { socket: PathBuf::from(socket), uri: String::new(), read_only, clients: 0 }
+        Attachment {
+            socket: PathBuf::from(socket),
+            uri: String::new(),
+            read_only,
+            cache: hostd_api::types::CacheMode::Writeback,
+            clients: 0,
+        }
     }
 
     #[test]

@@ -170,6 +170,18 @@ impl Xts {
         self.run(Direction::Decrypt, sector, InOutBuf::from(data))
     }
 
+    /// Decrypts `cipher` into `out`, which has the same length. Otherwise as [`Self::decrypt`]; after an error `out`
+    /// holds nothing of use.
+    ///
+    /// # Errors
+    /// As [`Self::encrypt`], and [`XtsError::LengthMismatch`].
+    pub fn decrypt_into(&self, sector: u64, cipher: &[u8], out: &mut [u8]) -> Result<(), XtsError> {
+        let (input, output) = (cipher.len(), out.len());
+        let data =
+            InOutBuf::new(cipher, out).map_err(|_| XtsError::LengthMismatch { input, output })?;
+        self.run(Direction::Decrypt, sector, data)
+    }
+
     fn run(
         &self,
         direction: Direction,
@@ -214,12 +226,20 @@ fn each_stretch(
                 if !holes.is_everything() {
                     crypt(stretch, here.reborrow())?;
                     holes.clear(here.get_out());
+                } else if !is_in_place(&mut here) {
+                    here.get_out().fill(0);
                 }
             }
         }
         data = rest;
     }
     Ok(())
+}
+
+/// Whether input and output are the same memory: zeros are in their place already then.
+#[inline]
+fn is_in_place(data: &mut InOutBuf<'_, '_, u8>) -> bool {
+    data.get_in().as_ptr() == data.get_out().as_ptr()
 }
 
 impl Engine {

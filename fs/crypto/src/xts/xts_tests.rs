@@ -206,6 +206,9 @@ proptest! {
             let mut out = vec![0xee; plain.len()];
             xts.encrypt_into(sector, &plain, &mut out).unwrap();
             prop_assert_eq!(&out, &expected);
+            out.fill(0xee);
+            xts.decrypt_into(sector, &data, &mut out).unwrap();
+            prop_assert_eq!(&out, &plain);
             xts.decrypt(sector, &mut data).unwrap();
             prop_assert_eq!(&data, &plain);
         }
@@ -226,9 +229,28 @@ proptest! {
                 data[index * 512..][..512].fill(0);
                 expected[index * 512..][..512].fill(0);
             }
+            let mut out = vec![0xee; data.len()];
+            xts.decrypt_into(sector, &data, &mut out).unwrap();
+            prop_assert_eq!(&out, &expected);
             xts.decrypt(sector, &mut data).unwrap();
             prop_assert_eq!(&data, &expected);
         }
+    }
+}
+
+/// Also where a whole stretch is one, and nothing is left to decrypt.
+#[test]
+fn holes_overwrite_what_the_output_held() {
+    let key = noise(8, 64).try_into().unwrap();
+    for unit in UNITS {
+        each_engine(|engine| {
+            let xts = xts(&key, unit, engine);
+            for sector in [0, 3] {
+                let mut out = [0xee; 16384];
+                xts.decrypt_into(sector, &[0; 16384], &mut out).unwrap();
+                assert_eq!(out, [0; 16384]);
+            }
+        });
     }
 }
 
@@ -258,6 +280,10 @@ fn refuses_what_is_not_whole_sectors() {
         }
         let refused = xts.encrypt_into(0, &[0; 512], &mut [0; 1024]);
         assert!(matches!(refused, Err(XtsError::LengthMismatch { input: 512, output: 1024 })));
+        let refused = xts.decrypt_into(0, &[0; 1024], &mut [0; 512]);
+        assert!(matches!(refused, Err(XtsError::LengthMismatch { input: 1024, output: 512 })));
+        let refused = xts.decrypt_into(0, &[0; 511], &mut [0; 511]);
+        assert!(matches!(refused, Err(XtsError::Length { len: 511 })));
         xts.encrypt(0, &mut []).unwrap();
         xts.decrypt(u64::MAX, &mut []).unwrap();
     });
@@ -376,6 +402,9 @@ fn stays_inside_its_buffers() {
                         other.bytes()[from..from + len].copy_from_slice(&plain);
                         chosen.encrypt_into(3, &other.bytes()[from..from + len], data).unwrap();
                         assert_eq!(data, expected);
+                        let back = &mut other.bytes()[from..from + len];
+                        chosen.decrypt_into(3, data, back).unwrap();
+                        assert_eq!(back, plain);
                         whole.decrypt(3, data).unwrap();
                         assert_eq!(data, plain);
                     }

@@ -10,7 +10,7 @@ mod socket;
 pub use rights::{SO_PASSRIGHTS, refuse_descriptors};
 pub use socket::{Link, LinkError, PeerCred, accept, listen};
 
-use crate::types::HomeMode;
+use crate::types::{CacheMode, HomeMode};
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -48,7 +48,8 @@ pub enum Request {
     /// Who are you? No descriptors.
     Hello,
     /// Serve a disk. Descriptors: payload (opened read-write, or read-only), listening NBD socket, key sheet
-    /// with one disk key.
+    /// with one disk key; with [`CacheMode::None`] a fourth, the payload opened once more with the same access and
+    /// `O_DIRECT`.
     Attach(Attach),
     /// Stop serving a disk: no new connections, requests in flight finished, flush, keys wiped.
     Detach {
@@ -109,6 +110,9 @@ pub struct Attach {
     pub unit: u32,
     /// No writes allowed.
     pub read_only: bool,
+    /// What the page cache is used for.
+    #[serde(default, skip_serializing_if = "CacheMode::is_default")]
+    pub cache: CacheMode,
     /// Path of the NBD socket, for messages only.
     pub socket: PathBuf,
 }
@@ -214,6 +218,9 @@ pub struct ServedDisk {
     pub id: Uuid,
     /// No writes allowed.
     pub read_only: bool,
+    /// What the page cache is used for.
+    #[serde(default, skip_serializing_if = "CacheMode::is_default")]
+    pub cache: CacheMode,
     /// Socket path as told at attach.
     pub socket: PathBuf,
     /// Connections now.

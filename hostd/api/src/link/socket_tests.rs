@@ -79,6 +79,7 @@ fn the_largest_report_crosses() {
         disk: format!("{number:0>64}"),
         id: uuid::Uuid::max(),
         read_only: false,
+        cache: crate::types::CacheMode::None,
         // As long as a socket address can be, and every second byte is one that JSON escapes.
         socket: "\"a".repeat(54).into(),
         clients: u32::MAX,

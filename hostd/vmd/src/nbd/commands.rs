@@ -112,6 +112,21 @@ impl<'env> Worker<'_, 'env> {
         export.payloads().take(length)
     }
 
+    /// Whether the desk goes before a WRITE with `length` bytes of payload, which have come, and why; the payload
+    /// counts as long as the answer lives.
+    fn worth_lending(&self, desk: &mut Desk, length: u64) -> Option<(Lend, InHand<'env>)> {
+        if !self.shared.export.volume().waits_on_write() {
+            return self.worth_sharing(desk, length).map(|shared| (Lend::Work, shared));
+        }
+        // Not known of a client that is new or has only few in flight; to ask costs nothing beside the device.
+        if !desk.is_deep_behind(size(length)) && !self.shared.transport.has_more() {
+            return None;
+        }
+        desk.go_deep();
+        let export: &'env Export = self.shared.export;
+        export.payloads().take(length).map(|held| (Lend::Wait, held))
+    }
+
     /// One pread into the place it is sent from, decrypted there.
     fn read(
         &mut self,
@@ -217,8 +232,8 @@ impl<'env> Worker<'_, 'env> {
         }
     }
 
-    /// The payload is encrypted where it was received, and written from there. A long one takes its buffer along
-    /// when the desk goes.
+    /// The payload is encrypted where it was received, and written from there. One that is long, or must wait for the
+    /// device, takes its buffer along when the desk goes.
     fn write(
         &mut self,
         seat: &mut Seat,
@@ -232,17 +247,20 @@ impl<'env> Worker<'_, 'env> {
             self.discard(desk, request.length)?;
             return self.fail(request, error);
         }
-        let shared = self.worth_sharing(desk, request.length);
-        let handed = shared.as_ref().map(|_| desk.inbox.hand_over(length, &mut self.spare));
+        let lent = self.worth_lending(desk, request.length);
+        let handed =
+            lent.as_ref().map(|(why, _)| (*why, desk.inbox.hand_over(length, &mut self.spare)));
         let done = match handed {
-            Some(Ok(there)) => {
+            Some((why, Ok(there))) => {
                 if let Some(desk) = seat.take() {
-                    self.lend(desk, Lend::Work)?;
+                    self.lend(desk, why)?;
                 }
                 let payload = self.spare.bytes_mut().get_mut(there).unwrap_or_default();
                 export.volume().write(request.offset, payload)
             }
-            Some(Err(_)) | None => export.volume().write(request.offset, desk.inbox.take(length)),
+            Some((_, Err(_))) | None => {
+                export.volume().write(request.offset, desk.inbox.take(length))
+            }
         };
         if self.spare.len() > KEPT {
             self.spare.release();

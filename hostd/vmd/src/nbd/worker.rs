@@ -17,6 +17,7 @@ use super::polling::{Polling, Watch};
 use super::proto::transmission::{EXTENDED_REQUEST_LEN, REQUEST_LEN, Request};
 use super::proto::{Framing, Terms};
 use super::transport::{Patience, Received, Transport};
+use cryptfs::volume::release_scratch;
 use std::io;
 use std::sync::{Mutex, PoisonError};
 use std::thread::{self, Builder, Scope};
@@ -66,6 +67,11 @@ impl Desk {
     /// Whether the client has, or lately had, more than one request in flight.
     pub(super) fn is_deep(&self) -> bool {
         self.deep > 0 || !self.inbox.unread().is_empty()
+    }
+
+    /// The same, for whoever has not yet taken a payload of `length` bytes.
+    pub(super) fn is_deep_behind(&self, length: usize) -> bool {
+        self.deep > 0 || self.inbox.unread().len() > length
     }
 
     /// It was seen to.
@@ -299,6 +305,7 @@ impl<'scope, 'env> Worker<'scope, 'env> {
     fn release(&mut self) {
         self.outbox.release();
         self.spare.release();
+        release_scratch();
     }
 }
 

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 const MIB: u64 = 1024 * 1024;
 
-fn connect(socket: &std::path::Path) -> Client {
+pub(crate) fn connect(socket: &std::path::Path) -> Client {
     let mut client = Client::new(UnixStream::connect(socket).unwrap());
     client.greet(3);
     client.send(&super::support::option(7, &super::support::go_data("", &[])));
@@ -22,7 +22,7 @@ fn connect(socket: &std::path::Path) -> Client {
     client
 }
 
-fn code(response: Response) -> ErrorCode {
+pub(crate) fn code(response: Response) -> ErrorCode {
     match response {
         Response::Failed(failure) => {
             assert!(!failure.message.is_empty() && !failure.remedy.is_empty());
@@ -93,6 +93,7 @@ fn nonsense_on_the_link_is_refused_and_nothing_breaks() {
         id: host.id,
         size: MIB,
         unit: 4096,
+        cache: hostd_api::types::CacheMode::Writeback,
         read_only: false,
         socket: disk.socket.clone(),
     });
@@ -292,6 +293,11 @@ fn an_idle_vmd_is_small() {
     assert_eq!(client.write(0, &vec![1; 32 << 20]), 0);
     assert_eq!(client.read(0, 32 << 20).unwrap(), vec![1; 32 << 20]);
     std::thread::sleep(Duration::from_millis(1500));
+    is_small(&vmd);
+}
+
+/// Checks the memory of a vmd that has nothing to do.
+pub(crate) fn is_small(vmd: &super::process::Process) {
     let Ok(rollup) = std::fs::read_to_string(format!("/proc/{}/smaps_rollup", vmd.pid())) else {
         let _ = std::io::Write::write_fmt(
             &mut std::io::stderr(),

@@ -1,10 +1,11 @@
 //! Several requests of one connection in the storage at once.
 
 use super::support::{LIMITS, SIZE, Served, Session, export, file, request};
-use cryptfs::backing::{Backing, FaultyBacking};
-use std::collections::HashMap;
+use cryptfs::backing::{Alignment, Backing, Call, Fault, FaultyBacking, When};
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::sync::{Arc, Condvar, Mutex};
+use std::thread::{self, ThreadId};
 use std::time::Duration;
 use vmd::nbd::connection::ConnectionError;
 
@@ -18,9 +19,10 @@ const SLOW: u64 = SIZE / 2;
 /// Threads of a connection.
 const THREADS: u64 = 16;
 
-/// A storage whose slow half, and whose flush, waits until it is let go.
+/// A storage whose slow half, and whose flush, waits until it is let go; as one past the page cache its writes, too.
 struct Gate {
     inner: FaultyBacking,
+    past_the_cache: bool,
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -29,12 +31,21 @@ struct Gate {
 struct State {
     open: bool,
     inside: u64,
+    writers: HashSet<ThreadId>,
 }
 
 impl Gate {
     fn new() -> Arc<Self> {
+        Self::make(false)
+    }
+
+    fn past_the_cache() -> Arc<Self> {
+        Self::make(true)
+    }
+
+    fn make(past_the_cache: bool) -> Arc<Self> {
         let inner = FaultyBacking::new(SIZE);
-        Arc::new(Self { inner, state: Mutex::default(), changed: Condvar::new() })
+        Arc::new(Self { inner, past_the_cache, state: Mutex::default(), changed: Condvar::new() })
     }
 
     fn pass(&self) {
@@ -77,7 +88,17 @@ impl Backing for Gate {
     fn read_ready(&self, offset: u64, buf: &mut [u8]) -> io::Result<bool> {
         if offset >= SLOW { Ok(false) } else { self.inner.read_at(offset, buf).map(|()| true) }
     }
+    fn alignment(&self) -> Option<Alignment> {
+        if self.past_the_cache { Alignment::new(512, 512) } else { None }
+    }
+    fn waits_on_write(&self) -> bool {
+        self.past_the_cache
+    }
     fn write_at(&self, offset: u64, buf: &[u8]) -> io::Result<()> {
+        self.state.lock().unwrap().writers.insert(thread::current().id());
+        if self.past_the_cache && offset >= SLOW {
+            self.pass();
+        }
         self.inner.write_at(offset, buf)
     }
     fn flush(&self) -> io::Result<()> {
@@ -113,6 +134,118 @@ fn send(session: &mut Session, requests: &[(u16, u64, u64, u32)]) {
         })
         .collect();
     session.client.send(&bytes);
+}
+
+fn past_the_cache() -> (Arc<Gate>, Session) {
+    let gate = Gate::past_the_cache();
+    let session = Session::transmitting(export(Box::new(Arc::clone(&gate)), SIZE, false));
+    (gate, session)
+}
+
+/// Writes of one byte over and over, one behind the other in one message: cookie, offset, length, byte.
+fn send_writes(session: &mut Session, writes: &[(u64, u64, u32, u8)]) {
+    let mut bytes = Vec::new();
+    for (cookie, offset, length, byte) in writes {
+        bytes.extend(request(WRITE, 0, *cookie, *offset, *length).encode());
+        bytes.resize(bytes.len() + usize::try_from(*length).unwrap(), *byte);
+    }
+    session.client.send(&bytes);
+}
+
+/// The replies to so many requests without data in them, by cookie.
+fn replies(session: &mut Session, count: usize) -> HashMap<u64, u32> {
+    let replies: HashMap<_, _> = (0..count).map(|_| session.client.reply()).collect();
+    assert_eq!(replies.len(), count, "a cookie came twice");
+    replies
+}
+
+#[test]
+fn writes_past_the_page_cache_overlap_and_hold_nobody_up() {
+    let (gate, mut session) = past_the_cache();
+    // Long ones, a sector, and bytes that are not aligned; no two of those at sectors that share a lock.
+    let lengths = [256 * 1024, 512, 5000, 65_536];
+    let writes: Vec<_> = (0..THREADS - 1)
+        .map(|i| {
+            let length = lengths[usize::try_from(i).unwrap() % lengths.len()];
+            (i, SLOW + i * (256 * 1024 + 512) + i % 2, length, u8::try_from(i + 1).unwrap())
+        })
+        .collect();
+    send_writes(&mut session, &writes);
+    gate.holds(THREADS - 1);
+    assert_eq!(session.client.read(0, 512).unwrap(), [0; 512]);
+    assert_eq!(session.client.write(512, &[9; 512]), 0);
+    gate.open();
+    assert!(replies(&mut session, writes.len()).values().all(|error| *error == 0));
+    for (_, offset, length, byte) in writes {
+        let data = session.client.read(offset, length).unwrap();
+        assert!(data.iter().all(|found| *found == byte), "{offset}");
+    }
+    assert_eq!(session.client.read(512, 512).unwrap(), [9; 512]);
+    session.end().unwrap();
+}
+
+/// Two in flight, of which the second comes when the first has been received already.
+#[test]
+fn the_second_of_two_writes_is_seen_in_the_socket() {
+    let (gate, mut session) = past_the_cache();
+    let (first, second) = ((1, SLOW, 300 * 1024, 1), (2, SLOW + 512 * 1024, 300 * 1024, 2));
+    send_writes(&mut session, &[first, second]);
+    gate.holds(2);
+    gate.open();
+    assert_eq!(replies(&mut session, 2), HashMap::from([(1, 0), (2, 0)]));
+    session.end().unwrap();
+}
+
+#[test]
+fn a_write_alone_is_done_where_it_was_received() {
+    let (gate, mut session) = past_the_cache();
+    gate.open();
+    for i in 0..100u64 {
+        let byte = u8::try_from(i).unwrap();
+        assert_eq!(session.client.write(SLOW + i * 512, &[byte; 512]), 0);
+    }
+    assert_eq!(gate.state.lock().unwrap().writers.len(), 1, "it went from thread to thread");
+    session.end().unwrap();
+}
+
+#[test]
+fn a_write_that_fails_among_others_fails_alone_and_with_its_own_code() {
+    let (gate, mut session) = past_the_cache();
+    gate.open();
+    for (sector, errno) in [(3, 5), (5, 28), (7, 22)] {
+        let when = When::Covers(SLOW + sector * 4096);
+        gate.inner.inject(Fault { when, on: Some(Call::Write), errno, short: 0 });
+    }
+    let writes: Vec<_> = (0..12).map(|i| (i, SLOW + i * 4096, 4096, 7)).collect();
+    send_writes(&mut session, &writes);
+    let replies = replies(&mut session, writes.len());
+    for (cookie, error) in replies {
+        // The protocol has no better word for EINVAL of the storage than EIO.
+        let expected = match cookie {
+            3 | 7 => 5,
+            5 => 28,
+            _ => 0,
+        };
+        assert_eq!(error, expected, "{cookie}");
+    }
+    gate.inner.heal();
+    for (cookie, offset, _, _) in writes {
+        let byte = if [3, 5, 7].contains(&cookie) { 0 } else { 7 };
+        assert_eq!(session.client.read(offset, 4096).unwrap(), [byte; 4096]);
+    }
+    session.end().unwrap();
+}
+
+#[test]
+fn writes_in_the_storage_are_answered_before_a_leave() {
+    let (gate, mut session) = past_the_cache();
+    send_writes(&mut session, &[(1, SLOW, 4096, 1), (2, SLOW + 4096, 4096, 2)]);
+    gate.holds(2);
+    send(&mut session, &[(2, 0, 0, 0)]);
+    gate.open();
+    assert_eq!(replies(&mut session, 2), HashMap::from([(1, 0), (2, 0)]));
+    assert!(session.client.is_at_end() || session.server.is_finished());
+    session.end().unwrap();
 }
 
 #[test]

@@ -10,6 +10,7 @@ mod binary;
 mod check;
 mod checklist;
 mod confinement;
+mod direct;
 mod drain;
 mod handshake;
 mod home;

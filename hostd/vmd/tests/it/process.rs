@@ -3,7 +3,8 @@
 use command_fds::{CommandFdExt, FdMapping};
 use crypto::{Arena, Dek, KeySheet, SheetKey};
 use hostd_api::link::{Attach, FOLDER_FD, LINK_FD, Link, Report, Request, Response, Setup, listen};
-use rustix::fs::{FlockOperation, flock};
+use hostd_api::types::CacheMode;
+use rustix::fs::{FlockOperation, Mode, OFlags, flock};
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixListener;
@@ -38,7 +39,15 @@ pub(crate) struct Process {
 
 impl Host {
     pub(crate) fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
+        Self::in_folder(tempfile::tempdir().unwrap())
+    }
+
+    /// A host on a drive, not in memory.
+    pub(crate) fn on_a_drive() -> Self {
+        Self::in_folder(tempfile::tempdir_in("/var/tmp").unwrap())
+    }
+
+    fn in_folder(dir: tempfile::TempDir) -> Self {
         std::fs::create_dir(dir.path().join("vm")).unwrap();
         std::fs::write(dir.path().join("vm/.lock"), "").unwrap();
         let link = listen(&dir.path().join("vmd.sock")).unwrap();
@@ -99,6 +108,23 @@ impl Host {
 }
 
 impl Disk {
+    /// The payload, opened past the page cache; `None`, said aloud, where the file system has no such thing.
+    pub(crate) fn open_direct(&self) -> Option<File> {
+        let flags = OFlags::RDWR | OFlags::DIRECT | OFlags::CLOEXEC;
+        let opened = rustix::fs::open(&self.payload, flags, Mode::empty());
+        let alignment = opened.map_err(Into::into).and_then(|file| {
+            cryptfs::backing::direct_alignment(file.as_fd()).map(|_| File::from(file))
+        });
+        alignment
+            .inspect_err(|e| {
+                let _ = std::io::Write::write_fmt(
+                    &mut std::io::stderr(),
+                    format_args!("SKIPPED: no direct I/O in {}: {e}\n", self.payload.display()),
+                );
+            })
+            .ok()
+    }
+
     pub(crate) fn uri(&self) -> String {
         format!("nbd+unix:///{}?socket={}", self.name, self.socket.display())
     }
@@ -129,17 +155,34 @@ impl Process {
     }
 
     pub(crate) fn attach(&self, disk: &Disk, read_only: bool) -> Response {
+        self.attach_with(disk, read_only, CacheMode::Writeback, None)
+    }
+
+    /// Attaches past the page cache, with `direct` as the descriptor for it.
+    pub(crate) fn attach_past_the_cache(&self, disk: &Disk, direct: Option<&File>) -> Response {
+        self.attach_with(disk, false, CacheMode::None, direct)
+    }
+
+    fn attach_with(
+        &self,
+        disk: &Disk,
+        read_only: bool,
+        cache: CacheMode,
+        direct: Option<&File>,
+    ) -> Response {
         let attach = Request::Attach(Attach {
             disk: disk.name.clone(),
             id: Uuid::nil(),
             size: disk.size,
             unit: 4096,
             read_only,
+            cache,
             socket: disk.socket.clone(),
         });
         let payload = File::options().read(true).write(!read_only).open(&disk.payload).unwrap();
         let sheet = KeySheet::seal(&[SheetKey::Disk(&disk.key)]).unwrap();
-        let fds = [payload.as_fd(), disk.listener.as_fd(), sheet.as_fd()];
+        let mut fds = vec![payload.as_fd(), disk.listener.as_fd(), sheet.as_fd()];
+        fds.extend(direct.map(AsFd::as_fd));
         self.link.call(&attach, &fds).unwrap().0
     }
 

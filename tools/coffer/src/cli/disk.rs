@@ -4,6 +4,7 @@ use super::name_parser;
 use crate::image::Format;
 use crate::size::parse_size;
 use clap::{Args, Subcommand, ValueEnum};
+use hostd_api::types::CacheMode;
 use std::fmt;
 use std::path::PathBuf;
 
@@ -60,6 +61,9 @@ pub(crate) enum DiskVerb {
         /// Let only this user connect (and the members of the group): the one that the VM's QEMU runs as.
         #[arg(long, value_name = "USER[:GROUP]")]
         owner: Option<String>,
+        /// What the page cache of the host is used for.
+        #[arg(long, value_name = "MODE", default_value = "writeback")]
+        cache: Cache,
         /// Print the libvirt element too.
         #[arg(short = 'v', long)]
         libvirt: bool,
@@ -97,6 +101,24 @@ pub(crate) enum DiskVerb {
         #[arg(long)]
         yes: bool,
     },
+}
+
+/// Cache modes of `disk attach`, as QEMU names them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Cache {
+    /// Reads and writes go through the page cache.
+    Writeback,
+    /// The page cache is kept out (O_DIRECT).
+    None,
+}
+
+impl From<Cache> for CacheMode {
+    fn from(cache: Cache) -> Self {
+        match cache {
+            Cache::Writeback => Self::Writeback,
+            Cache::None => Self::None,
+        }
+    }
 }
 
 /// Options of `disk import`.

@@ -25,8 +25,9 @@ pub(super) fn run(context: &Context, verb: DiskVerb) -> Result<Answer, CliError>
             let disks = api.vm(&vm)?.disks;
             Ok(Answer::new(&disks, list(&disks)))
         }
-        DiskVerb::Attach { name, read_only, owner, libvirt } => {
-            attach(context, &name, &AttachDisk { read_only, importing: false, owner }, libvirt)
+        DiskVerb::Attach { name, read_only, owner, cache, libvirt } => {
+            let body = AttachDisk { read_only, importing: false, owner, cache: cache.into() };
+            attach(context, &name, &body, libvirt)
         }
         DiskVerb::Detach { name, force } => {
             let disk = api.detach(&name.vm, &name.disk, force)?;
@@ -59,7 +60,10 @@ fn attach(
         return Ok(Answer::new(&disk, format!("disk {name} is not attached\n")));
     };
     let hints = Hints::of(&disk, attachment);
-    let mode = if attachment.read_only { ", read-only" } else { "" };
+    let mut mode = String::from(if attachment.read_only { ", read-only" } else { "" });
+    if !attachment.cache.is_default() {
+        mode.push_str(&format!(", cache {}", kebab(&attachment.cache)));
+    }
     let mut text = format!(
         "disk {name} attached{mode}\n\nNBD:\n  {}\n\nQEMU:\n  {}\n",
         attachment.uri,
@@ -130,11 +134,14 @@ pub(super) fn list(disks: &[DiskInfo]) -> String {
     table.to_string()
 }
 
-/// `attached read-only`, `damaged: the descriptor is missing`.
+/// `attached read-only`, `attached cache=none`, `damaged: the descriptor is missing`.
 fn state(disk: &DiskInfo) -> String {
     let mut text = kebab(&disk.state);
     if disk.attachment.as_ref().is_some_and(|a| a.read_only) {
         text.push_str(" read-only");
+    }
+    if let Some(a) = disk.attachment.as_ref().filter(|a| !a.cache.is_default()) {
+        text.push_str(&format!(" cache={}", kebab(&a.cache)));
     }
     if let Some(problem) = &disk.problem {
         text.push_str(": ");

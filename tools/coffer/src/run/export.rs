@@ -41,7 +41,7 @@ pub(super) fn run(context: &Context, args: &ExportArgs) -> Result<Answer, CliErr
     let (disk, ours) = match before.filter(|disk| disk.attachment.is_some()) {
         Some(disk) => (disk, false),
         None => {
-            let body = AttachDisk { read_only: true, importing: false, owner: None };
+            let body = AttachDisk { read_only: true, importing: false, ..AttachDisk::default() };
             (context.api.attach(&name.vm, &name.disk, &body)?, true)
         }
     };

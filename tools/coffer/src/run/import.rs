@@ -94,7 +94,7 @@ fn fill(
     source: &Source,
     interrupt: &Interrupt,
 ) -> Result<DiskInfo, CliError> {
-    let body = AttachDisk { read_only: false, importing: true, owner: None };
+    let body = AttachDisk { read_only: false, importing: true, ..AttachDisk::default() };
     let disk = context.api.attach(&name.vm, &name.disk, &body)?;
     let uri = uri(&disk)?;
     let copy = Copy {
