@@ -113,7 +113,7 @@ impl Door {
             OnNode::SetAttributes(new) => {
                 Answer::Attributes(self.set_attributes(id, new, caller)?, self.caching.ttl())
             }
-            OnNode::Open { flags } => Answer::Opened(self.open_file(id, *flags, caller)?),
+            OnNode::Open { flags } => Answer::Opened(self.open_file(id, *flags)?),
             OnNode::OpenFolder => {
                 let handle = self.folders.insert(self.home.open_folder(id)?.into())?;
                 Answer::Opened(Opened { handle, cache: self.kept(), flush: true })

@@ -46,20 +46,10 @@ impl Door {
         self.home.change(id, changes, file.as_deref().map(Deref::deref), caller)
     }
 
-    pub(super) fn open_file(
-        &self,
-        id: u64,
-        flags: i32,
-        caller: Caller,
-    ) -> Result<Opened, HomeError> {
+    pub(super) fn open_file(&self, id: u64, flags: i32) -> Result<Opened, HomeError> {
         let flags = open_flags(flags);
         let node = self.home.node(id)?;
-        // O_TRUNC alone is enough to write: the kernel has checked the permission.
-        let truncates = flags.contains(OFlags::TRUNC);
-        let open = self.home.open_file(&node, writes(flags) || truncates)?;
-        if truncates {
-            open.resize(0, caller)?;
-        }
+        let open = self.home.open_file(&node, writes(flags))?;
         self.opened(open, flags)
     }
 

@@ -108,6 +108,34 @@ fn appenders_and_truncating_opens() {
 }
 
 #[test]
+fn a_running_program_is_not_emptied_by_an_open() {
+    let store = Store::new();
+    let Some(mount) = store.mount() else { return };
+    let path = mount.at("sleep");
+    fs::copy("/bin/sleep", &path).unwrap();
+    let text = fs::read(&path).unwrap();
+    let mut program = std::process::Command::new(&path).arg("60").spawn().unwrap();
+    let flags = OpenOptionsExt::custom_flags;
+    for truncates in [false, true] {
+        let refused = OpenOptions::new().write(true).truncate(truncates).open(&path).unwrap_err();
+        assert_eq!(refused.raw_os_error(), Some(libc::ETXTBSY));
+    }
+    // Opened for reading, the file is opened before the kernel looks whether it may be truncated.
+    let mut reads = OpenOptions::new();
+    flags(reads.read(true), libc::O_TRUNC);
+    let refused = reads.open(&path).unwrap_err();
+    assert_eq!(refused.raw_os_error(), Some(libc::ETXTBSY));
+    assert!(fs::read(&path).unwrap() == text, "the refused open changed the file");
+    program.kill().unwrap();
+    program.wait().unwrap();
+    // Nobody runs it any more.
+    let emptied = reads.open(&path).unwrap();
+    assert_eq!(emptied.metadata().unwrap().len(), 0);
+    drop(emptied);
+    mount.unmount();
+}
+
+#[test]
 fn synchronous_writes_and_write_only_handles() {
     let store = Store::new();
     let Some(mount) = store.mount() else { return };

@@ -21,14 +21,15 @@ const MAX_BACKGROUND: u16 = 64;
 ///
 /// Left out on purpose: `SETXATTR_EXT`, `OVER_IO_URING`, `ALLOW_IDMAP`, `SECURITY_CTX` and `CREATE_SUPP_GROUP`, which
 /// this version of the transport accepts and does not honour; `EXPORT_SUPPORT`, so that `.` and `..` are never looked
-/// up; `FLOCK_LOCKS` and `POSIX_LOCKS`, so that locks are the kernel's own, among the processes of this host.
-const WANTED: [InitFlags; 12] = [
+/// up; `FLOCK_LOCKS` and `POSIX_LOCKS`, so that locks are the kernel's own, among the processes of this host;
+/// `ATOMIC_O_TRUNC`, with which the kernel lets an open empty a file before it finds that it may not write to it: a
+/// program that is running would lose its text to an open that is then refused with ETXTBSY.
+const WANTED: [InitFlags; 11] = [
     InitFlags::FUSE_ASYNC_READ,
     InitFlags::FUSE_ASYNC_DIO,
     InitFlags::FUSE_PARALLEL_DIROPS,
     InitFlags::FUSE_DO_READDIRPLUS,
     InitFlags::FUSE_READDIRPLUS_AUTO,
-    InitFlags::FUSE_ATOMIC_O_TRUNC,
     InitFlags::FUSE_CACHE_SYMLINKS,
     InitFlags::FUSE_ABORT_ERROR,
     COHERENT,
