@@ -96,7 +96,7 @@ fn check_part(
         Err(error) => format!("it cannot be read: {error}"),
     };
     let mend = Mend::not("restore it from a backup");
-    report.found(Finding { path: name.to_owned(), grade: Grade::Damaged, what, mend })
+    report.found(Finding { path: name.to_owned(), plain: None, grade: Grade::Damaged, what, mend })
 }
 
 fn is_real_folder(path: &Path) -> bool {
@@ -162,14 +162,14 @@ impl Place<'_, '_> {
 
     fn found(&mut self, at: &DirEntry, grade: Grade, what: &str, mend: Mend) -> io::Result<()> {
         let path = format!("{}{}", self.shown, shown_path(at.file_name().as_bytes()));
-        self.report.found(Finding { path, grade, what: what.to_owned(), mend })
+        self.report.found(Finding { path, plain: None, grade, what: what.to_owned(), mend })
     }
 
     fn unreadable(&mut self, error: &io::Error) -> io::Result<()> {
         let path = if self.shown.is_empty() { "." } else { self.shown }.to_owned();
         let what = format!("it cannot be read: {error}");
         let mend = Mend::not("check the datastore, then check again");
-        self.report.found(Finding { path, grade: Grade::Damaged, what, mend })
+        self.report.found(Finding { path, plain: None, grade: Grade::Damaged, what, mend })
     }
 }
 

@@ -85,6 +85,9 @@ impl Mend {
 pub struct Finding {
     /// Path below the VM folder, as [`shown_path`] writes it.
     pub path: String,
+    /// Path in the mounted home, likewise, where the names of the home are encrypted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plain: Option<String>,
     /// How bad it is.
     pub grade: Grade,
     /// What is wrong.
