@@ -8,7 +8,7 @@ use cryptfs::descriptor::{Descriptor, State};
 use cryptfs::folder::VmFolder;
 use cryptfs::home::header::{self, Header};
 use cryptfs::home::layout::{self, Stored};
-use cryptfs::home::{link, xattr};
+use cryptfs::home::{link, names, xattr};
 use cryptfs::name::Name;
 use cryptfs::safe::{Names, OnKeyLoss, Policy, Safe};
 use cryptfs::seal::{Sealed, Wrap, create};
@@ -164,7 +164,7 @@ fn the_home_link_holds_the_right_target() {
     let mac = MacKey::derive(&home, &arena, link::MAC_INFO).unwrap();
     let stored = stored.into_encoded_bytes();
     assert_eq!(link::decode(&stored, &mac), Some(&b"notes.txt"[..]));
-    assert_eq!(link::encode(b"notes.txt", &mac), stored);
+    assert_eq!(link::encode(b"notes.txt", &mac).as_ref(), Some(&stored));
     let text = String::from_utf8(stored).unwrap();
     assert!(document().contains(&text), "{text} is not in docs/format.md");
 }
@@ -184,6 +184,48 @@ fn the_home_attribute_opens_to_the_right_value() {
     assert_eq!(xattr::open(name, &mut stored, &key), Some(&value[..]));
     let kept = xattr::StoredName::of(name).unwrap();
     assert_eq!(kept.as_c_str(), c"user.:ucomment");
+}
+
+/// The VM whose names are encrypted: its safe, every name, a file and the link.
+#[test]
+fn encrypted_names_are_those_of_the_document() {
+    let (arena, document) = (arena(), document());
+    let (kek, id) = kek(&arena, "golden/1");
+    let folder = VmFolder::new(golden("v1-names"));
+    let safe = Sealed::<Safe>::read(&folder.safe()).unwrap();
+    let (safe, home) = safe.open(&kek, &id, &arena).unwrap();
+    assert_eq!(safe.policy, Policy { on_key_loss: OnKeyLoss::Keep, names: Names::Encrypted });
+    for line in fs::read_to_string(folder.safe()).unwrap().lines() {
+        assert!(document.contains(line), "{line} is not in docs/format.md");
+    }
+    let key = SivKey::derive(&home, &arena, names::KEY_INFO).unwrap();
+    let stored = |name: &str| {
+        let encoded = names::encode(name.as_bytes(), &key).unwrap();
+        String::from_utf8(encoded.as_bytes().to_vec()).unwrap()
+    };
+    let longest = "n".repeat(175);
+    for name in ["notes.txt", "logs", "current", "a", "A", &longest] {
+        let stored = stored(name);
+        let mut room = names::Room::new();
+        assert_eq!(names::decode(stored.as_bytes(), &key, &mut room), Some(name.as_bytes()));
+        assert!(document.contains(&stored), "{stored} of {name} is not in docs/format.md");
+    }
+    let at = |path: &str| {
+        let mut at = folder.home();
+        at.extend(path.split('/').map(stored));
+        at
+    };
+    let mac = MacKey::derive(&home, &arena, header::MAC_INFO).unwrap();
+    for file in ["notes.txt", "logs/notes.txt"] {
+        let page = fs::read(at(file)).unwrap()[..4096].try_into().unwrap();
+        assert!(matches!(header::decode(&page, safe.id, &mac), Ok(Header::Nonce(_))), "{file}");
+    }
+    let key = SivKey::derive(&home, &arena, link::KEY_INFO).unwrap();
+    let target = fs::read_link(at("current")).unwrap().into_os_string().into_encoded_bytes();
+    assert_eq!(link::open(&target, &key), Some(b"notes.txt".to_vec()));
+    assert_eq!(link::seal(b"notes.txt", &key).as_ref(), Some(&target));
+    let text = String::from_utf8(target).unwrap();
+    assert!(document.contains(&text), "{text} is not in docs/format.md");
 }
 
 fn document() -> String {

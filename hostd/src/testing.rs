@@ -15,7 +15,7 @@ use crate::keys::NATIVE;
 use crate::state::State;
 use crypto::{Arena, Argon2Params, Passphrase};
 use hostd_api::error::{ApiError, ErrorCode};
-use hostd_api::types::{CreateDisk, CreateVm};
+use hostd_api::types::{CreateDisk, CreateVm, HomeNames};
 use kms_client::native::NativeProvider;
 use kms_client::{KeyProvider, KmsError};
 use std::path::{Path, PathBuf};
@@ -90,7 +90,9 @@ impl TestHost {
 
     /// Makes a VM.
     pub(crate) fn vm(&self, name: &str) {
-        self.host.create_vm(&CreateVm { name: name.into(), datastore: None }).unwrap();
+        self.host
+            .create_vm(&CreateVm { name: name.into(), datastore: None, names: HomeNames::Plain })
+            .unwrap();
     }
 
     /// Makes a disk.

@@ -28,6 +28,11 @@ pub(super) const fn decoded_len(chars: usize) -> usize {
     chars * 3 / 4
 }
 
+/// Has it no character but those of the alphabet?
+pub(super) fn is_text(text: &[u8]) -> bool {
+    text.iter().all(|&char| VALUES[usize::from(char)] != NONE)
+}
+
 /// Writes the text of `bytes` to `out`, which must have room for it; returns its length.
 pub(super) fn encode(bytes: &[u8], out: &mut [u8]) -> usize {
     for (group, text) in bytes.chunks(3).zip(out.chunks_mut(4)) {

@@ -72,10 +72,9 @@ pub fn decode<'a>(stored: &[u8], key: &SivKey, room: &'a mut Room) -> Option<&'a
     (!name.is_empty() && key.open(&[], vector, name)).then_some(&*name)
 }
 
-/// Could it be a stored name, of whatever key?
+/// Could it be a stored name of whatever key, or one of which some characters were changed?
 pub fn looks_encoded(stored: &[u8]) -> bool {
-    let mut room = Room::new();
-    base64url::decode(stored, &mut room.0).is_some_and(|len| len > SivKey::VECTOR)
+    stored.len() >= base64url::encoded_len(SivKey::VECTOR + 1) && base64url::is_text(stored)
 }
 
 /// Longest plain name where stored names have at most so many bytes; 0 where none fits.

@@ -66,12 +66,6 @@ impl Naming {
         Ok(Naming { key, logged: Mutex::default(), hasher: RandomState::new() })
     }
 
-    /// As they are, for tests of what does not depend on names.
-    #[cfg(test)]
-    pub(super) fn plainly() -> Naming {
-        Naming { key: None, logged: Mutex::default(), hasher: RandomState::new() }
-    }
-
     pub(crate) fn is_encrypted(&self) -> bool {
         self.key.is_some()
     }

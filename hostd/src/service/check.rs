@@ -6,7 +6,7 @@
 use super::Service;
 use crate::fault::Fault;
 use crate::host::Host;
-use crate::vm::{Collected, Opened, Vm, unfinished};
+use crate::vm::{Collected, Opened, Vm, home_names, unfinished};
 use cryptfs::fsck::Line;
 use cryptfs::safe::Safe;
 use crypto::{KeySheet, SheetKey};
@@ -46,7 +46,7 @@ impl Host {
         let (reader, writer) =
             std::io::pipe().map_err(Fault::io("make a pipe for", vm.folder.path()))?;
         let sheet = KeySheet::seal(&[SheetKey::Home(&safe.key)])?;
-        let request = Request::CheckHome(CheckHome { repair });
+        let request = Request::CheckHome(CheckHome { repair, names: home_names(&safe.body) });
         service.up(vm)?.call(&request, &[writer.as_fd(), sheet.as_fd()])?;
         // From here on the end of the vmd is the end of the pipe.
         drop((writer, sheet, safe));

@@ -26,7 +26,7 @@ fn line(line: &Line) -> Vec<u8> {
 fn finding() -> Line {
     let mend = Mend::Possible { how: "removes it".into() };
     let (path, what) = ("home/a".into(), "it is odd".into());
-    Line::Finding(Finding { path, grade: Grade::Damaged, what, mend })
+    Line::Finding(Finding { path, plain: None, grade: Grade::Damaged, what, mend })
 }
 
 fn done(damaged: u64) -> Line {

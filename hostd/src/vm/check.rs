@@ -229,7 +229,9 @@ fn descriptor_path(disk: &Name) -> String {
 
 fn damage(report: &mut Report<'_>, path: &str, what: String, remedy: &str) -> Result<(), Fault> {
     let (path, mend) = (path.to_owned(), Mend::not(remedy));
-    report.found(Finding { path, grade: Grade::Damaged, what, mend }).map_err(|e| unheard(&e))
+    report
+        .found(Finding { path, plain: None, grade: Grade::Damaged, what, mend })
+        .map_err(|e| unheard(&e))
 }
 
 fn leftover(
@@ -239,7 +241,9 @@ fn leftover(
     remedy: &str,
 ) -> Result<(), Fault> {
     let mend = Mend::not(remedy);
-    report.found(Finding { path, grade: Grade::Leftover, what, mend }).map_err(|e| unheard(&e))
+    report
+        .found(Finding { path, plain: None, grade: Grade::Leftover, what, mend })
+        .map_err(|e| unheard(&e))
 }
 
 /// Findings are collected in memory, which takes all of them.
@@ -248,7 +252,7 @@ fn unheard(error: &io::Error) -> Fault {
 }
 
 fn shown(finding: Finding) -> types::Finding {
-    let Finding { path, grade, what, mend } = finding;
+    let Finding { path, plain, grade, what, mend } = finding;
     let grade = match grade {
         Grade::Damaged => FindingGrade::Damaged,
         Grade::Leftover => FindingGrade::Leftover,
@@ -259,7 +263,7 @@ fn shown(finding: Finding) -> types::Finding {
         Mend::Done { how } => (FindingRepair::Done, how, None),
         Mend::Failed { how, reason } => (FindingRepair::Failed, how, Some(reason)),
     };
-    types::Finding { path, grade, what, repair, how, failure }
+    types::Finding { path, plain, grade, what, repair, how, failure }
 }
 
 /// The fault of a check that a vmd did not bring to its end.

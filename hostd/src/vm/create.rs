@@ -13,11 +13,11 @@ use crate::inventory::parse_name;
 use crate::service::{check_socket_path, exclusive};
 use cryptfs::folder::VmFolder;
 use cryptfs::name::Name;
-use cryptfs::safe::{Policy, Safe};
+use cryptfs::safe::{Names, Policy, Safe};
 use cryptfs::seal::{self, Wrap};
 use crypto::{HomeKey, KeyId};
 use hostd_api::error::ErrorCode;
-use hostd_api::types::{CreateVm, VmInfo};
+use hostd_api::types::{CreateVm, HomeNames, VmInfo};
 use rustix::fs::{CWD, RenameFlags};
 use rustix::io::Errno;
 use std::path::{Path, PathBuf};
@@ -43,7 +43,7 @@ impl Host {
         }
         let scratch = Scratch::make(&store.path)?;
         let id = random_id()?;
-        let key = self.seal_new(&VmFolder::new(&scratch.path), id, &name)?;
+        let key = self.seal_new(&VmFolder::new(&scratch.path), id, &name, policy_of(request))?;
         scratch.rename(&target)?;
         let vm = Vm::new(id, name, &store.name, VmFolder::new(&target), Access::Open);
         let vm = Arc::new(vm);
@@ -110,7 +110,13 @@ impl Host {
     }
 
     /// Fills a VM folder: `home`, `disks`, and a safe with a new home key wrapped by a new KEK.
-    fn seal_new(&self, folder: &VmFolder, id: Uuid, name: &Name) -> Result<KeyId, Fault> {
+    fn seal_new(
+        &self,
+        folder: &VmFolder,
+        id: Uuid,
+        name: &Name,
+        policy: Policy,
+    ) -> Result<KeyId, Fault> {
         for path in [folder.home(), folder.disks()] {
             files::folder(&path, 0o700, None)?;
         }
@@ -119,7 +125,7 @@ impl Host {
         let arena = self.keyring.arena();
         let home = HomeKey::generate(arena)?;
         let wrap = Wrap::make(lease.kek(), &key, &home)?;
-        let mut safe = Safe::new(id, name.clone(), Policy::default(), vec![wrap]);
+        let mut safe = Safe::new(id, name.clone(), policy, vec![wrap]);
         seal::create(&folder.safe(), &mut safe, &home, arena)?;
         Ok(key)
     }
@@ -139,6 +145,14 @@ impl Host {
             "see `coffer key status`",
         ))
     }
+}
+
+fn policy_of(request: &CreateVm) -> Policy {
+    let names = match request.names {
+        HomeNames::Plain => Names::Plain,
+        HomeNames::Encrypted => Names::Encrypted,
+    };
+    Policy { names, ..Policy::default() }
 }
 
 /// The fault of a key that was just made but cannot be had.

@@ -16,6 +16,7 @@ mod serve;
 mod tls;
 
 pub(crate) use check::{Collected, unfinished};
+pub(crate) use info::home_names;
 pub use open::Opened;
 pub(crate) use payload::{open_direct, open_payload};
 

@@ -4,7 +4,8 @@ use crate::fault::Fault;
 use crate::testing::{TestHost, code, create_disk, refused};
 use hostd_api::error::{ErrorCode, LockCode};
 use hostd_api::types::{
-    AttachDisk, CreateVm, Force, KeyringState, MountVm, RegisterVm, ResizeDisk, UmountVm, VmState,
+    AttachDisk, CreateVm, Force, HomeNames, KeyringState, MountVm, RegisterVm, ResizeDisk,
+    UmountVm, VmState,
 };
 use rustix::mount::{MountFlags, UnmountFlags};
 use std::path::{Path, PathBuf};
@@ -13,7 +14,9 @@ const FORCE: Force = Force { force: true };
 const GENTLE: Force = Force { force: false };
 
 fn create(t: &TestHost, name: &str) -> Result<(), Fault> {
-    t.host.create_vm(&CreateVm { name: name.into(), datastore: None }).map(|_| ())
+    t.host
+        .create_vm(&CreateVm { name: name.into(), datastore: None, names: HomeNames::Plain })
+        .map(|_| ())
 }
 
 fn entries(path: &Path) -> Vec<String> {
@@ -52,7 +55,11 @@ fn bad_and_taken_names_are_refused_everywhere() {
     assert_eq!(code(create(&t, "web01")), ErrorCode::AlreadyExists);
     std::fs::create_dir(t.store().join("foreign")).unwrap();
     assert_eq!(code(create(&t, "foreign")), ErrorCode::AlreadyExists);
-    let elsewhere = CreateVm { name: "web02".into(), datastore: Some("nowhere".into()) };
+    let elsewhere = CreateVm {
+        name: "web02".into(),
+        datastore: Some("nowhere".into()),
+        names: HomeNames::Plain,
+    };
     assert_eq!(code(t.host.create_vm(&elsewhere)), ErrorCode::NotFound);
     assert_eq!(entries(&t.store()), [".coffer-lock", "foreign", "web01"], "nothing is left");
 }

@@ -189,7 +189,7 @@ impl Vmd {
         self.no_check()?;
         let [report, sheet] = fds;
         let fds = CheckFds { report, sheet };
-        self.check = Some(Check::start(id, check.repair, &self.root, fds, &self.arena)?);
+        self.check = Some(Check::start(id, check, &self.root, fds, &self.arena)?);
         Ok(Response::Ok)
     }
 

@@ -10,14 +10,14 @@ mod socket;
 pub use rights::{SO_PASSRIGHTS, refuse_descriptors};
 pub use socket::{Link, LinkError, PeerCred, accept, listen};
 
-use crate::types::{CacheMode, HomeMode};
+use crate::types::{CacheMode, HomeMode, HomeNames};
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use uuid::Uuid;
 
 /// Version of the link; a vmd that speaks another one is left alone and reported.
-pub const LINK_VERSION: u32 = 3;
+pub const LINK_VERSION: u32 = 4;
 
 /// Descriptor number at which a vmd finds its listening link socket.
 pub const LINK_FD: i32 = 3;
@@ -147,6 +147,8 @@ pub struct ServeHome {
     pub mountpoint: PathBuf,
     /// Who else may change the stored files meanwhile, which decides what the kernel may cache.
     pub mode: HomeMode,
+    /// How its names are stored.
+    pub names: HomeNames,
 }
 
 /// A home to check.
@@ -155,6 +157,8 @@ pub struct ServeHome {
 pub struct CheckHome {
     /// Mend what can be mended without a risk for data.
     pub repair: bool,
+    /// How its names are stored.
+    pub names: HomeNames,
 }
 
 /// What a vmd answers.

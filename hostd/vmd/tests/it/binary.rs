@@ -4,7 +4,7 @@ use super::process::{Host, await_free_lock, lock_is_free, ok, report};
 use super::support::{Client, request};
 use hostd_api::error::ErrorCode;
 use hostd_api::link::{MAX_DISKS, Request, Response, ServeHome};
-use hostd_api::types::HomeMode;
+use hostd_api::types::{HomeMode, HomeNames};
 use rustix::net::SendFlags;
 use rustix::process::Signal;
 use std::os::fd::{AsFd, OwnedFd};
@@ -97,8 +97,11 @@ fn nonsense_on_the_link_is_refused_and_nothing_breaks() {
         read_only: false,
         socket: disk.socket.clone(),
     });
-    let home =
-        Request::ServeHome(ServeHome { mountpoint: "/nowhere".into(), mode: HomeMode::Shared });
+    let home = Request::ServeHome(ServeHome {
+        mountpoint: "/nowhere".into(),
+        mode: HomeMode::Shared,
+        names: HomeNames::Plain,
+    });
     let null = std::fs::File::open("/dev/null").unwrap();
     let wrong = [null.as_fd(), null.as_fd(), null.as_fd()];
     for (request, fds) in [

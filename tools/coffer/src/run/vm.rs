@@ -15,8 +15,8 @@ use std::path::{Path, PathBuf};
 pub(super) fn run(context: &Context, verb: VmVerb) -> Result<Answer, CliError> {
     let api = &context.api;
     match verb {
-        VmVerb::Create { name, datastore } => {
-            let vm = api.create_vm(&CreateVm { name, datastore })?;
+        VmVerb::Create { name, datastore, names } => {
+            let vm = api.create_vm(&CreateVm { name, datastore, names: names.into() })?;
             let text = format!("VM {} created in {}\n", vm.name, vm.path.display());
             Ok(Answer::new(&vm, text))
         }
@@ -170,6 +170,7 @@ fn show(vm: &VmInfo) -> String {
         ("datastore", Some(vm.datastore.clone())),
         ("folder", Some(vm.path.display().to_string())),
         ("home", Some(or_dash(home(vm)))),
+        ("home names", vm.names.map(|names| kebab(&names))),
         ("home stopped", vm.home_problem.clone()),
         ("keys", Some(vm.key_ids.join(", "))),
         ("vmd", vm.vmd_pid.map(|pid| format!("process {pid}"))),
