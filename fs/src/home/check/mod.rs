@@ -290,5 +290,7 @@ impl Walk<'_, '_> {
 }
 
 #[cfg(test)]
+mod names_tests;
+#[cfg(test)]
 #[path = "tests.rs"]
 mod tests;

@@ -11,18 +11,18 @@ use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, symlink};
 use std::path::PathBuf;
 
-const NEW: Opening = Opening { exclusive: true, write: true };
+pub(super) const NEW: Opening = Opening { exclusive: true, write: true };
 
-struct Fixture {
+pub(super) struct Fixture {
     folder: tempfile::TempDir,
     arena: Arena,
     kek: Kek,
     wrapped: Vec<u8>,
     vm: Uuid,
-    names: Names,
+    pub(super) names: Names,
 }
 
-fn own() -> Caller {
+pub(super) fn own() -> Caller {
     let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
     Caller { uid, gid, umask: 0 }
 }
@@ -32,7 +32,7 @@ impl Fixture {
         Self::with(Names::Plain)
     }
 
-    fn with(names: Names) -> Fixture {
+    pub(super) fn with(names: Names) -> Fixture {
         let arena = Arena::new(256 * 1024).unwrap();
         let kek = Kek::generate(&arena).unwrap();
         let wrapped = kek.wrap(&HomeKey::generate(&arena).unwrap()).unwrap();
@@ -44,13 +44,13 @@ impl Fixture {
         File::open(self.folder.path()).unwrap().into()
     }
 
-    fn home(&self) -> Home {
+    pub(super) fn home(&self) -> Home {
         let key = self.kek.open(&self.arena, &self.wrapped).unwrap();
         Home::open(self.dir(), key, self.vm, self.names, self.arena.clone()).unwrap()
     }
 
     /// A file with this content, written through the home.
-    fn file(&self, name: &str, content: &[u8]) -> PathBuf {
+    pub(super) fn file(&self, name: &str, content: &[u8]) -> PathBuf {
         let home = self.home();
         let (_, open) = home.create(1, OsStr::new(name), 0o600, NEW, own()).unwrap();
         open.file.write(0, content).unwrap();
@@ -58,13 +58,13 @@ impl Fixture {
     }
 
     /// What the storage calls a name.
-    fn stored(&self, name: &str) -> String {
+    pub(super) fn stored(&self, name: &str) -> String {
         let key = self.kek.open(&self.arena, &self.wrapped).unwrap();
         let naming = Naming::new(&key, &self.arena, self.names).unwrap();
         naming.stored(OsStr::new(name)).unwrap().to_str().unwrap().to_owned()
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(super) fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
@@ -75,7 +75,7 @@ impl Fixture {
         open.file.read(0, 100_000, <[u8]>::to_vec).unwrap()
     }
 
-    fn check(&self, repair: bool) -> (Vec<Finding>, Totals) {
+    pub(super) fn check(&self, repair: bool) -> (Vec<Finding>, Totals) {
         let key = self.kek.open(&self.arena, &self.wrapped).unwrap();
         let mut findings = Vec::new();
         let mut emit = |line: &Line| {
@@ -92,7 +92,7 @@ impl Fixture {
     }
 
     /// One finding, which a repair leaves alone, and with it every byte.
-    fn only_reported(&self, path: &str, grade: Grade, what: &str) {
+    pub(super) fn only_reported(&self, path: &str, grade: Grade, what: &str) {
         for repair in [false, true] {
             let before = snapshot(&self.folder.path().to_owned());
             let (found, totals) = self.check(repair);
@@ -135,7 +135,7 @@ fn snapshot(folder: &PathBuf) -> Vec<(PathBuf, Vec<u8>)> {
     all
 }
 
-fn edit(path: &PathBuf, at: u64, bytes: &[u8]) {
+pub(super) fn edit(path: &PathBuf, at: u64, bytes: &[u8]) {
     File::options().write(true).open(path).unwrap().write_all_at(bytes, at).unwrap();
 }
 
@@ -283,70 +283,6 @@ fn planted_and_edited_links_are_damage() {
     let f = Fixture::new();
     symlink("/etc/passwd", f.path("l")).unwrap();
     f.only_reported("home/l", Grade::Damaged, "a link that was not made in the mounted home");
-}
-
-#[test]
-fn encrypted_names_are_in_order_and_shown_plain_beside_the_stored_ones() {
-    let f = Fixture::with(Names::Encrypted);
-    let path = f.file("notes.txt", b"content");
-    let home = f.home();
-    let sub = home.make_folder(1, OsStr::new("sub"), 0o700, own()).unwrap();
-    home.make_link(sub.id, OsStr::new("link"), OsStr::new("../notes.txt"), own()).unwrap();
-    home.create(sub.id, OsStr::new("new\nline"), 0o600, NEW, own()).unwrap();
-    let (found, totals) = f.check(false);
-    assert_eq!(found, []);
-    assert_eq!(totals, Totals { objects: 5, ..Totals::default() });
-    edit(&path, 20, b"!");
-    let (found, _) = f.check(true);
-    let [one] = &found[..] else { panic!("{found:?}") };
-    assert_eq!(one.path, format!("home/{}", f.stored("notes.txt")));
-    assert_eq!(one.plain.as_deref(), Some("/notes.txt"));
-    fs::remove_file(&path).unwrap();
-    let below = f.path(&f.stored("sub")).join(f.stored("new\nline"));
-    fs::write(&below, [b'x'; 10_000]).unwrap();
-    let (found, _) = f.check(true);
-    let [one] = &found[..] else { panic!("{found:?}") };
-    assert_eq!(one.path, format!("home/{}/{}", f.stored("sub"), f.stored("new\nline")));
-    assert_eq!(one.plain.as_deref(), Some("/sub/new\\nline"));
-}
-
-#[test]
-fn names_that_are_not_of_the_home_are_reported_and_left_alone() {
-    let f = Fixture::with(Names::Encrypted);
-    let file = f.file("a", b"content");
-    fs::write(f.path("in clear"), "x").unwrap();
-    f.only_reported("home/in clear", Grade::Leftover, "not one of the home");
-    fs::remove_file(f.path("in clear")).unwrap();
-    // A folder is not gone into: no mount shows what is in it.
-    fs::create_dir(f.path("lost+found")).unwrap();
-    fs::write(f.path("lost+found/x"), "x").unwrap();
-    f.only_reported("home/lost+found", Grade::Leftover, "not one of the home");
-    fs::remove_dir_all(f.path("lost+found")).unwrap();
-    // A storage that made all letters small.
-    let folded = f.stored("a").to_lowercase();
-    fs::rename(&file, f.path(&folded)).unwrap();
-    f.only_reported(&format!("home/{folded}"), Grade::Damaged, "or was changed");
-    // The name of another home.
-    let other = Fixture::with(Names::Encrypted).stored("a");
-    fs::rename(f.path(&folded), f.path(&other)).unwrap();
-    f.only_reported(&format!("home/{other}"), Grade::Damaged, "not encrypted with the key");
-    let (found, _) = f.check(false);
-    assert_eq!(found[0].plain, None);
-}
-
-#[test]
-fn links_of_the_other_policy_are_damage() {
-    for (made, read) in [(Names::Plain, Names::Encrypted), (Names::Encrypted, Names::Plain)] {
-        let mut f = Fixture::with(made);
-        let home = f.home();
-        home.make_link(1, OsStr::new("l"), OsStr::new("target"), own()).unwrap();
-        let stored = f.stored("l");
-        f.names = read;
-        let moved = f.stored("l");
-        fs::rename(f.path(&stored), f.path(&moved)).unwrap();
-        let path = format!("home/{moved}");
-        f.only_reported(&path, Grade::Damaged, "a link that was not made in the mounted home");
-    }
 }
 
 #[test]
