@@ -168,6 +168,13 @@ def strange(path):
     return Refused(9, f"{path} has a name that was not made in the mounted home, or was changed")
 
 
+def walk(home, failed):
+    """Yields each folder as its path, which is for people, a short path to it, names of folders and of the rest.
+    Encrypted names are long, and paths of many of them longer than Linux takes."""
+    for folder, subfolders, files, fd in os.fwalk(home, onerror=failed.append):
+        yield folder, f"/proc/self/fd/{fd}", set(subfolders), files
+
+
 def open_disk(folder, name, backup):
     """Descriptor, 64-byte disk key, path of the payload."""
     vm = open_safe(folder, backup)[0]["id"]
@@ -271,12 +278,12 @@ def cmd_info(args, backup):
                 raise Refused(9, f"{payload} is shorter than the disk")
         except (Refused, OSError) as e:
             problems.append(str(e))
-    count, links, names = 0, 0, Names(safe, home_key)
-    for folder, subfolders, files in os.walk(os.path.join(args.folder, "home")):
-        for path in (os.path.join(folder, name) for name in files + subfolders):
+    count, links, names, unread = 0, 0, Names(safe, home_key), []
+    for folder, short, subfolders, files in walk(os.path.realpath(os.path.join(args.folder, "home")), unread):
+        for path in (os.path.join(short, name) for name in [*subfolders, *files]):
             try:
                 if names.plain(os.path.basename(path)) is None:
-                    problems.append(str(strange(path)))
+                    problems.append(str(strange(path)).replace(short, folder))
                 if os.path.islink(path):
                     names.target(path)
                     links += 1
@@ -285,7 +292,8 @@ def cmd_info(args, backup):
                         home_file(fd, path, home_key, uuid.UUID(safe["id"]).bytes)
                         count += 1
             except (Refused, OSError) as e:
-                problems.append(str(e))
+                problems.append(str(e).replace(short, folder))
+    problems.extend(map(str, unread))
     print(f"home {count} files with sound headers, {links} links with sound tags, {safe['policy']['names']} names")
     if problems:
         raise Refused(9, "; ".join(problems))
@@ -396,9 +404,10 @@ def attribute(home_key, path, stored_name):
         raise Refused(13, f"{path}: the empty attribute {shown} needs a later version of `cryptography`") from None
 
 
-def copy_attributes(path, out, home_key):
-    """Extended attributes and access control lists; yields what went wrong. Capabilities stay out, as set-user bits
+def attributes(path, home_key):
+    """Extended attributes and access control lists, and what went wrong. Capabilities stay out, as set-user bits
     do: a value says nothing of the file it was set for."""
+    found, failed = [], []
     for stored_name in map(os.fsencode, os.listxattr(path, follow_symlinks=False)):
         try:
             if stored_name.startswith(b"system.posix_acl_"):
@@ -406,8 +415,18 @@ def copy_attributes(path, out, home_key):
             else:
                 plain = attribute(home_key, path, stored_name)
             if plain and plain[0] != b"security.capability":
-                os.setxattr(out, *plain, follow_symlinks=False)
+                found.append(plain)
         except (Refused, OSError) as e:
+            failed.append(e)
+    return found, failed
+
+
+def set_attributes(out, found):
+    """Yields what went wrong."""
+    for name, value in found:
+        try:
+            os.setxattr(out, name, value, follow_symlinks=False)
+        except OSError as e:
             yield e
 
 
@@ -423,18 +442,19 @@ def copy_tree(home, outdir, home_key, vm, names):
     """Returns what went wrong; goes on with the rest. Hard links stay hard links. What has a name that does not open
     comes out under its stored name: its content has a proof of its own, and is its owner's."""
     first, folders, failed, out_folders = {}, [], [], {home: outdir}
-    for folder, subfolders, files in os.walk(home, onerror=failed.append):
-        out_folder, subfolders = out_folders.pop(folder), set(subfolders)
+    for folder, short, subfolders, files in walk(home, failed):
+        out_folder = out_folders.pop(folder)
         os.makedirs(out_folder, exist_ok=True)
-        folders.append((out_folder, folder, os.lstat(folder)))
+        found, wrong = attributes(short + "/.", home_key)  # the short path is a link
+        folders.append((out_folder, found, os.stat(short)))
         for name in [*subfolders, *files]:
-            path, plain = os.path.join(folder, name), names.plain(name)
+            path, plain = os.path.join(short, name), names.plain(name)
             out = os.path.join(out_folder, name if plain is None else plain)
             try:
                 if plain is None:
-                    failed.append(strange(path))
+                    wrong.append(strange(path))
                 if name in subfolders and not os.path.islink(path):
-                    out_folders[path] = out
+                    out_folders[os.path.join(folder, name)] = out
                     continue
                 info = os.lstat(path)
                 original = first.setdefault((info.st_dev, info.st_ino), out)
@@ -449,11 +469,13 @@ def copy_tree(home, outdir, home_key, vm, names):
                 else:
                     raise Refused(9, f"{path} is a device: left out")
                 copy_metadata(out, info)
-                failed.extend(copy_attributes(path, out, home_key))
+                found, bad = attributes(path, home_key)
+                wrong.extend([*bad, *set_attributes(out, found)])
             except (Refused, OSError) as e:
-                failed.append(e)
-    for out_folder, folder, info in reversed(folders):  # last, since writing into a folder changes its times
-        failed.extend(copy_attributes(folder, out_folder, home_key))
+                wrong.append(e)
+        failed.extend(str(e).replace(short, folder) for e in wrong)
+    for out_folder, found, info in reversed(folders):  # last, since writing into a folder changes its times
+        failed.extend(set_attributes(out_folder, found))
         copy_metadata(out_folder, info)
         sync_folder(out_folder)
     os.sync()  # owners, modes and times, and the target folder itself
@@ -462,7 +484,7 @@ def copy_tree(home, outdir, home_key, vm, names):
 
 def cmd_home(args, backup):
     safe, home_key = open_safe(args.folder, backup)
-    home = os.path.join(args.folder, "home")
+    home = os.path.realpath(os.path.join(args.folder, "home"))
     os.makedirs(args.outdir, exist_ok=True)
     if os.listdir(args.outdir):
         raise Refused(2, f"{args.outdir} is not empty")

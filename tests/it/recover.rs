@@ -158,6 +158,9 @@ fn tree(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     found
 }
 
+/// Folders inside each other.
+const DEPTH: usize = 200;
+
 /// A list that lets the user 1234 read (acl(5); `linux/posix_acl_xattr.h`).
 const ACL: (&str, [u8; 44]) = (
     "system.posix_acl_access",
@@ -190,6 +193,11 @@ fn recovers_a_home(case: &Case) {
     symlink("a/f512", home.join("link")).unwrap();
     let odd = OsStr::from_bytes(b"a/\xff\n any bytes");
     fs::write(home.join(odd), b"odd").unwrap();
+    // So deep that the stored path, with names of 24 bytes, is longer than any path in Linux.
+    let deep = home.join("d/".repeat(DEPTH));
+    fs::create_dir_all(&deep).unwrap();
+    fs::write(deep.join("f"), b"deep").unwrap();
+    setxattr(&deep, "user.deep", b"x", XattrFlags::empty()).unwrap();
     let attributes = [("a", "user.folder"), ("a/f1", "user.comment"), ("a/f1", "trusted.note")];
     for (place, name) in attributes {
         setxattr(home.join(place), name, b"its value", XattrFlags::empty()).unwrap();
@@ -198,7 +206,7 @@ fn recovers_a_home(case: &Case) {
     setxattr(home.join("a/f1"), "security.capability", &capability, XattrFlags::empty()).unwrap();
     setxattr(home.join("a/f511"), ACL.0, &ACL.1, XattrFlags::empty()).unwrap();
     let seen = tree(&home);
-    assert_eq!(seen.len(), 13, "{:?}", seen.keys());
+    assert_eq!(seen.len(), 14 + DEPTH, "{:?}", seen.keys());
     case.host.coffer(&["vm", "umount", "web01"]).ok();
     let out = case.out("home");
     case.recover("info", &[]).ok();
@@ -216,6 +224,7 @@ fn recovers_a_home(case: &Case) {
         assert_eq!(value(place, name).unwrap(), b"its value", "{place} {name}");
     }
     assert_eq!(value("a/f511", ACL.0).unwrap(), ACL.1);
+    assert_eq!(value(&"d/".repeat(DEPTH), "user.deep").unwrap(), b"x");
     assert_eq!(
         value("a/f1", "security.capability"),
         Err(Errno::NODATA),
