@@ -40,9 +40,9 @@ impl std::fmt::Debug for Naming {
 #[derive(Debug, Clone)]
 #[expect(clippy::large_enum_variant, reason = "it lives on the stack for the time of one request")]
 pub(crate) enum StoredName<'a> {
-    /// The plain one.
-    Plain(&'a OsStr),
-    /// Made of it.
+    /// There already: a plain one of a home with plain names, or one that the storage gave.
+    AsIs(&'a OsStr),
+    /// Made of a plain one.
     Encoded(Encoded),
 }
 
@@ -51,7 +51,7 @@ impl Deref for StoredName<'_> {
 
     fn deref(&self) -> &OsStr {
         match self {
-            StoredName::Plain(name) => name,
+            StoredName::AsIs(name) => name,
             StoredName::Encoded(encoded) => OsStr::from_bytes(encoded.as_bytes()),
         }
     }
@@ -76,7 +76,7 @@ impl Naming {
     /// `ENAMETOOLONG` when its stored form would be longer than any storage allows.
     pub(crate) fn stored<'a>(&self, plain: &'a OsStr) -> Result<StoredName<'a>, HomeError> {
         match &self.key {
-            None => Ok(StoredName::Plain(plain)),
+            None => Ok(StoredName::AsIs(plain)),
             Some(key) => names::encode(plain.as_bytes(), key)
                 .map(StoredName::Encoded)
                 .ok_or_else(|| HomeError::io("encryption of a name")(Errno::NAMETOOLONG)),

@@ -40,7 +40,7 @@ pub(crate) struct Place {
 
 impl Place {
     pub(crate) fn at(&self) -> At<'_> {
-        At { parent: Arc::clone(&self.parent), name: StoredName::Plain(&self.name) }
+        At { parent: Arc::clone(&self.parent), name: StoredName::AsIs(&self.name) }
     }
 }
 
