@@ -66,8 +66,8 @@ pub fn check(
     repair: bool,
     report: &mut Report<'_>,
 ) -> Result<(), CheckError> {
-    let no_key = |source| HomeError::Key { file: "(the home itself)".into(), source };
-    let no_key = |source| CheckError::Home(no_key(source));
+    let no_key =
+        |source| CheckError::Home(HomeError::Key { file: "(the home itself)".into(), source });
     let naming = Naming::new(&key, &arena, names).map_err(no_key)?;
     let keys = HomeKeys::new(key, vm, names, arena).map_err(no_key)?;
     Walk {
@@ -145,7 +145,7 @@ impl Walk<'_, '_> {
             return self.unreadable(error).map(|()| None);
         }
         let mut space = [MaybeUninit::<u8>::uninit(); BATCH];
-        let mut entries = RawDir::new(&level.fd, &mut space);
+        let (mut entries, mut room) = (RawDir::new(&level.fd, &mut space), Room::new());
         while let Some(entry) = entries.next() {
             self.back_to(level);
             let entry = match entry {
@@ -158,7 +158,6 @@ impl Walk<'_, '_> {
             }
             self.path.push(b'/');
             self.path.extend_from_slice(name.to_bytes());
-            let mut room = Room::new();
             let Some(plain) = self.names.plain(name.to_bytes(), &mut room) else {
                 self.stray(name.to_bytes())?;
                 continue;
