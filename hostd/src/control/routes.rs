@@ -2,7 +2,7 @@
 //!
 //! Owns paths and methods; the shapes are those of `hostd_api::types`.
 
-use super::extract::{Body, Names};
+use super::extract::{Body, Names, Options};
 use super::{Call, answer::Refused};
 use crate::fault::Fault;
 use crate::host::Host;
@@ -124,11 +124,16 @@ async fn show_vm(call: Call, Names(vm): Names<String>) -> Answer<VmInfo> {
     call.look(move |host| host.show_vm(&vm)).await
 }
 
-/// Delete a VM with everything in its folder.
-#[utoipa::path(delete, path = "/v1/vms/{vm}", tag = "vm", params(("vm" = String, Path)),
+/// Delete a VM with everything in its folder; with `force` although another host has its home.
+#[utoipa::path(delete, path = "/v1/vms/{vm}", tag = "vm",
+    params(("vm" = String, Path), ("force" = Option<bool>, Query, description = "Do it although another host has the home")),
     responses((status = 200, description = "As it was", body = VmInfo), (status = "default", body = ApiError)))]
-async fn delete_vm(call: Call, Names(vm): Names<String>) -> Answer<VmInfo> {
-    call.run("vm-delete", vm.clone(), move |host| host.delete_vm(&vm)).await
+async fn delete_vm(
+    call: Call,
+    Names(vm): Names<String>,
+    Options(how): Options<Force>,
+) -> Answer<VmInfo> {
+    call.run("vm-delete", vm.clone(), move |host| host.delete_vm(&vm, &how)).await
 }
 
 /// Mount the decrypted home.

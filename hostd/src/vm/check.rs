@@ -9,7 +9,7 @@ use super::payload::open_payload;
 use super::{Inner, Opened, Vm};
 use crate::fault::Fault;
 use crate::host::Host;
-use crate::service::lease::Checking;
+use crate::service::lease::Claimed;
 use cryptfs::descriptor::{Descriptor, State};
 use cryptfs::folder::payload_name;
 use cryptfs::fsck::{Finding, Grade, Line, MAX_FINDINGS, Mend, Report, Totals, check_folder};
@@ -96,7 +96,7 @@ impl Host {
         inner: &mut Inner,
         repair: bool,
         found: &mut Collected,
-    ) -> Result<Option<(Opened<Safe>, Checking)>, Fault> {
+    ) -> Result<Option<(Opened<Safe>, Claimed)>, Fault> {
         let _lock = crate::service::exclusive(vm, inner)?;
         let mut emit = |line: &Line| {
             if let Line::Finding(finding) = line {

@@ -6,6 +6,7 @@
 
 mod check;
 mod create;
+mod delete;
 mod disk;
 mod info;
 mod lock;
