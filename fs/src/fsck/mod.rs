@@ -6,7 +6,7 @@
 
 mod folder;
 
-pub use folder::check_folder;
+pub use folder::{Claims, check_folder};
 
 use serde::{Deserialize, Serialize};
 use std::io;

@@ -12,12 +12,13 @@ use crate::host::Host;
 use crate::service::lease::Claimed;
 use cryptfs::descriptor::{Descriptor, State};
 use cryptfs::folder::payload_name;
-use cryptfs::fsck::{Finding, Grade, Line, MAX_FINDINGS, Mend, Report, Totals, check_folder};
+use cryptfs::fsck::{
+    Claims, Finding, Grade, Line, MAX_FINDINGS, Mend, Report, Totals, check_folder,
+};
 use cryptfs::name::Name;
 use cryptfs::safe::Safe;
 use hostd_api::error::{ErrorCode, LockCode};
 use hostd_api::types::{self, CheckReport, CheckVm, FindingGrade, FindingRepair};
-use std::collections::BTreeSet;
 use std::io;
 use std::sync::Arc;
 
@@ -112,8 +113,8 @@ impl Host {
             }
             None => None,
         };
-        let claimed = self.check_disks(vm, inner, &mut report)?;
-        check_folder(&vm.folder, &claimed, repair, &mut report).map_err(|e| unheard(&e))?;
+        let claims = self.check_disks(vm, inner, &mut report)?;
+        check_folder(&vm.folder, &claims, repair, &mut report).map_err(|e| unheard(&e))?;
         let totals = report.totals();
         found.add(totals);
         Ok(safe)
@@ -138,36 +139,37 @@ impl Host {
         Ok(None)
     }
 
-    /// Looks at every descriptor and payload. Returns the names of payloads that belong to a disk.
+    /// Looks at every descriptor and payload. Returns the payloads that belong to a disk.
     fn check_disks(
         &self,
         vm: &Vm,
         inner: &Inner,
         report: &mut Report<'_>,
-    ) -> Result<BTreeSet<String>, Fault> {
+    ) -> Result<Claims, Fault> {
         let disks = disk_names(&vm.folder.disks());
-        if disks.len() >= MAX_DISKS {
+        let mut claims = Claims { complete: disks.len() < MAX_DISKS, ..Claims::default() };
+        if !claims.complete {
             let what =
                 format!("it has {MAX_DISKS} descriptors or more; only so many were looked at");
             damage(report, "disks", what, "move away what is no descriptor of this VM")?;
         }
-        let mut claimed = BTreeSet::new();
         for disk in disks {
             let payload = match self.open_disk(vm, inner, &disk) {
                 Ok(opened) => check_payload(vm, &opened.body, report)?,
                 Err(fault) => {
                     let remedy = "restore it from a backup; without it the payload cannot be read";
                     damage(report, &format!("disks/{disk}.disk"), fault.to_string(), remedy)?;
+                    claims.complete = false;
                     payload_name(&disk)
                 }
             };
-            if !claimed.insert(payload.clone()) {
+            if !claims.payloads.insert(payload.clone()) {
                 let what = format!("disk {disk} and another one have this payload");
                 let remedy = "delete the disk that was copied; attach neither before";
                 damage(report, &format!("disks/{payload}"), what, remedy)?;
             }
         }
-        Ok(claimed)
+        Ok(claims)
     }
 }
 
@@ -210,7 +212,7 @@ fn check_payload(
         Ok(length) if length > size => {
             let what = format!("it has {length} bytes, and the disk only {size}");
             let remedy = "if the disk was larger once, its descriptor may be an old copy; after a shrink that was \
-                          cut short, resize the disk again";
+                          cut short, resize the disk again, with --shrink";
             leftover(report, path, what, remedy)?;
         }
         Ok(_) => {}

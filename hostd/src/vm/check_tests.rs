@@ -102,6 +102,22 @@ fn remains_go_with_a_repair_and_strays_stay() {
 }
 
 #[test]
+fn an_empty_payload_without_a_disk_goes_with_a_repair_once_all_descriptors_are_read() {
+    let t = host();
+    let disks = t.store().join("web01/disks");
+    File::create(disks.join("cut.data")).unwrap().set_len(1 << 20).unwrap();
+    assert_eq!(only(&check(&t, false)).repair, FindingRepair::Possible);
+    let text = fs::read_to_string(disks.join("root.disk")).unwrap();
+    fs::write(disks.join("root.disk"), text.replace("root.data", "cut.data")).unwrap();
+    let report = check(&t, true);
+    assert_eq!((report.damaged, report.leftovers, report.mended), (1, 1, 0));
+    assert!(disks.join("cut.data").exists(), "the damaged descriptor may be right");
+    fs::write(disks.join("root.disk"), text).unwrap();
+    assert_eq!(only(&check(&t, true)).repair, FindingRepair::Done);
+    assert!(!disks.join("cut.data").exists() && disks.join("root.data").exists());
+}
+
+#[test]
 fn a_locked_vm_is_not_checked() {
     let t = host();
     t.host.lock_vm("web01", &hostd_api::types::Force { force: false }).unwrap();

@@ -12,6 +12,7 @@ mod info;
 mod lock;
 mod open;
 mod payload;
+mod remains;
 mod rotate;
 mod serve;
 mod tls;

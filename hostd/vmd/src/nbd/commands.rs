@@ -103,12 +103,7 @@ impl<'env> Worker<'_, 'env> {
 
     /// Whether a request of `length` bytes, of which `payload` have come and are not taken yet, is worth another thread
     /// for those behind it; its payload counts as long as the answer lives.
-    fn worth_sharing(
-        &self,
-        desk: &mut Desk,
-        length: u64,
-        payload: usize,
-    ) -> Option<InHand<'env>> {
+    fn worth_sharing(&self, desk: &mut Desk, length: u64, payload: usize) -> Option<InHand<'env>> {
         let export: &'env Export = self.shared.export;
         let deep = |desk: &Desk| desk.is_deep_behind(payload) || self.shared.transport.has_more();
         if length < SHARED_FROM || !deep(desk) {
