@@ -37,6 +37,9 @@ const STOP_WAIT: Duration = Duration::from_secs(30);
 /// Permissions of the runtime folders: sockets and VM folders inside have their own.
 const RUN_MODE: u32 = 0o755;
 
+/// Permissions of the folder of locks: nobody else has to do with them.
+const LOCKS_MODE: u32 = 0o700;
+
 /// Why the daemon does not run.
 #[derive(Debug, Error)]
 pub enum StartError {
@@ -141,6 +144,7 @@ fn claim_run(config: &Config) -> Result<FileLock, Fault> {
         }
     };
     files::folder(&config.vm_runs(), RUN_MODE, None)?;
+    files::folder(&config.locks(), LOCKS_MODE, None)?;
     Ok(lock)
 }
 

@@ -134,6 +134,7 @@ fn build(dir: &Path, store: &Path, open: bool) -> Arc<Host> {
         ..Config::default()
     };
     files::folder(&config.vm_runs(), 0o755, None).unwrap();
+    files::folder(&config.locks(), 0o700, None).unwrap();
     let run_lock = patiently(|| match files::lock(&dir.join("run/hostd.lock")).unwrap() {
         Locked::Ours(lock) => Some(lock),
         Locked::Theirs(_) => None,

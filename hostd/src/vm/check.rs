@@ -98,7 +98,7 @@ impl Host {
         repair: bool,
         found: &mut Collected,
     ) -> Result<Option<(Opened<Safe>, Claimed)>, Fault> {
-        let _lock = crate::service::exclusive(vm, inner)?;
+        let _lock = self.exclusive(vm, inner)?;
         let mut emit = |line: &Line| {
             if let Line::Finding(finding) = line {
                 found.take(finding.clone());

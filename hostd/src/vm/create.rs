@@ -70,11 +70,14 @@ impl Host {
         })
     }
 
-    /// Fills a VM folder: `home`, `disks`, and a safe with a new home key wrapped by a new KEK.
+    /// Fills a VM folder: `home`, `disks`, a lock file, and a safe with a new home key wrapped by a new KEK.
     fn seal_new(&self, folder: &VmFolder, id: Uuid, name: &Name) -> Result<KeyId, Fault> {
         for path in [folder.home(), folder.disks()] {
             files::folder(&path, 0o700, None)?;
         }
+        // On a datastore that is read-only one day, none can be made.
+        let lock = folder.lock();
+        std::fs::File::create_new(&lock).map_err(Fault::io("make", &lock))?;
         let key = self.new_key()?;
         let lease = self.keyring.lease(&key, name.as_str()).map_err(|e| locked_out(name, &e))?;
         let arena = self.keyring.arena();

@@ -8,7 +8,6 @@ use super::{Access, Inner, Vm};
 use crate::fault::Fault;
 use crate::files;
 use crate::host::Host;
-use crate::service::exclusive;
 use crate::service::lease::Claimed;
 use hostd_api::error::ErrorCode;
 use hostd_api::types::{Force, VmInfo};
@@ -34,7 +33,7 @@ impl Host {
         self.allowed(&vm, &inner)?;
         self.datastore_of(&vm)?.writable()?;
         let info = self.vm_info(&vm, &mut inner);
-        let lock = exclusive(&vm, &inner)?;
+        let lock = self.exclusive(&vm, &inner)?;
         let claim = self.claim_to_delete(&vm, &mut inner, how.force)?;
         let parent = vm.folder.path().parent().unwrap_or(Path::new("/"));
         let scratch = scratch_name(&self.datastore_of(&vm)?.path)?;

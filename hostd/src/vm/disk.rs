@@ -13,7 +13,7 @@ use crate::fault::Fault;
 use crate::files;
 use crate::host::Host;
 use crate::inventory::parse_name;
-use crate::service::{check_socket_path, exclusive};
+use crate::service::check_socket_path;
 use cryptfs::descriptor::{Descriptor, GeometryError, State, padded_size};
 use cryptfs::name::Name;
 use cryptfs::seal::{self, Wrap};
@@ -47,7 +47,7 @@ impl Host {
         self.keyring.may_wrap(safe.lease.id())?;
         self.datastore_of(&vm)?.writable()?;
         detached(&inner, &vm, &disk)?;
-        let _lock = exclusive(&vm, &inner)?;
+        let _lock = self.exclusive(&vm, &inner)?;
         let folder = disks_folder(&vm)?;
         room(&vm, &folder, &disk)?;
         let arena = self.keyring.arena();
@@ -74,7 +74,7 @@ impl Host {
         let inner = vm.enter()?;
         detached(&inner, &vm, &disk)?;
         let mut opened = self.open_disk(&vm, &inner, &disk)?;
-        let _lock = exclusive(&vm, &inner)?;
+        let _lock = self.exclusive(&vm, &inner)?;
         disks_folder(&vm)?;
         if opened.body.state == State::Importing {
             opened.body.state = State::Ready;
@@ -100,7 +100,7 @@ impl Host {
         detached(&inner, &vm, &disk)?;
         let mut opened = self.open_disk(&vm, &inner, &disk)?;
         self.datastore_of(&vm)?.writable()?;
-        let _lock = exclusive(&vm, &inner)?;
+        let _lock = self.exclusive(&vm, &inner)?;
         disks_folder(&vm)?;
         let (old, unit) = (opened.body.size, u64::from(opened.body.unit));
         let new = request.size.checked_next_multiple_of(unit).unwrap_or(u64::MAX);
@@ -145,7 +145,7 @@ impl Host {
             return Err(super::open::no_disk(&vm, &disk));
         }
         self.datastore_of(&vm)?.writable()?;
-        let _lock = exclusive(&vm, &inner)?;
+        let _lock = self.exclusive(&vm, &inner)?;
         let folder = disks_folder(&vm)?;
         let info = disk_info(&vm, &disk, None, 0);
         // Only a verified descriptor may say which file goes with it: an edited one could name another disk's.

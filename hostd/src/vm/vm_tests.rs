@@ -28,7 +28,7 @@ fn entries(path: &Path) -> Vec<String> {
 fn a_new_vm_has_safe_home_and_disks() {
     let t = TestHost::new();
     t.vm("web01");
-    assert_eq!(entries(&t.store().join("web01")), ["disks", "home", "vm.safe"]);
+    assert_eq!(entries(&t.store().join("web01")), [".lock", "disks", "home", "vm.safe"]);
     let info = t.host.show_vm("web01").unwrap();
     assert_eq!((info.state, info.key_ids.len()), (VmState::Unlocked, 1));
     assert_eq!(info.lock, None);
