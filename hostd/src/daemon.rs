@@ -13,7 +13,7 @@ use crate::inventory::Inventory;
 use crate::keyring::{ClosedProvider, Keyring};
 use crate::keys::{NATIVE, now};
 use crate::passphrase::{self, PassphraseFault};
-use crate::service::polling;
+use crate::service::polling::{self, Polling};
 use crate::state::State;
 use crypto::{Arena, ArenaError, SelfTestError};
 use hostd_api::error::ErrorCode;
@@ -100,9 +100,9 @@ pub fn run(config: Config, demo: bool) -> Result<(), StartError> {
         started: Instant::now(),
         confinement: Mutex::default(),
         warnings: Mutex::default(),
-        polling: polling::places(
+        polling: Polling::new(
             config.limits.polling_threads.unwrap_or_else(polling::default_places),
-        )?,
+        ),
         looking: Mutex::default(),
         config,
     });

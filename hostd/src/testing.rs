@@ -12,6 +12,7 @@ use crate::host::Host;
 use crate::inventory::Inventory;
 use crate::keyring::{ClosedProvider, Keyring};
 use crate::keys::NATIVE;
+use crate::service::polling::Polling;
 use crate::state::State;
 use crypto::{Arena, Argon2Params, Passphrase};
 use hostd_api::error::{ApiError, ErrorCode};
@@ -165,7 +166,7 @@ fn build(dir: &Path, store: &Path, open: bool) -> Arc<Host> {
         started: Instant::now(),
         confinement: Mutex::default(),
         warnings: Mutex::default(),
-        polling: None,
+        polling: Polling::new(0),
         looking: Mutex::default(),
         config,
     };

@@ -260,3 +260,47 @@ fn killing_hostd_in_the_middle_of_a_verb_leaves_whole_things() {
         assert!(path.with_extension("disk").exists(), "{payload}");
     }
 }
+
+/// Where the memory with the places for polling is, by inode.
+fn polling_memory(pid: i32) -> Option<String> {
+    let maps = fs::read_to_string(format!("/proc/{pid}/maps")).ok()?;
+    let line = maps.lines().find(|line| line.contains("memfd:coffer-polling"))?;
+    line.split_whitespace().nth(4).map(str::to_owned)
+}
+
+#[test]
+fn vmds_from_before_and_after_a_restart_share_their_places_for_polling() {
+    needs!(Root);
+    let mut host = Host::prepare(|scratch| scratch.join("store"));
+    host.options.config = "[limits]\npolling_threads = 1\n".into();
+    host.write_config();
+    host.init();
+    host.up();
+    for vm in ["old", "new"] {
+        host.coffer(&["vm", "create", vm]).ok();
+        host.coffer(&["disk", "create", vm, "data", "--size", "1M"]).ok();
+    }
+    host.coffer(&["disk", "attach", "old", "data"]).ok();
+    let old = host.vmds();
+    for _ in 0..2 {
+        host.kill();
+        host.up();
+    }
+    host.coffer(&["disk", "attach", "new", "data"]).ok();
+    let vmds = host.vmds();
+    assert!(vmds.len() == 2 && vmds.contains(&old[0]), "{old:?} {vmds:?}");
+    let [one, other] = [0, 1].map(|at| polling_memory(vmds[at]));
+    assert!(one.is_some());
+    assert_eq!(one, other);
+
+    // With another number of places there are two.
+    host.kill();
+    host.options.config = "[limits]\npolling_threads = 2\n".into();
+    host.write_config();
+    host.up();
+    host.coffer(&["disk", "detach", "new", "data"]).ok();
+    host.coffer(&["disk", "attach", "new", "data"]).ok();
+    let vmds = host.vmds();
+    let [one, other] = [0, 1].map(|at| polling_memory(vmds[at]));
+    assert!(one.is_some() && other.is_some() && one != other, "{one:?} {other:?}");
+}

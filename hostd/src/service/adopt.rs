@@ -145,7 +145,7 @@ impl Host {
         }
         let mut inner = vm.enter().map_err(text)?;
         let mut vmd = Vmd::found(vm.name.as_str(), socket, pid).map_err(text)?;
-        let (report, fds) = vmd.report(&Request::Adopt, &[]).map_err(text)?;
+        let (report, fds) = vmd.report(&Request::Adopt { polling: true }, &[]).map_err(text)?;
         self.calm(vm.name.as_str());
         let (service, lost) = self.rebuild(&vm, &mut inner, vmd, report, fds)?;
         tracing::info!("VM {} was adopted: vmd process {pid}", vm.name);
@@ -174,7 +174,7 @@ impl Host {
         let tls = usize::from(report.tls.is_some());
         let (expected, got) = (report.disks.len() + 1 + tls, fds.len());
         let mut fds = fds.into_iter();
-        let (Some(lock), true) = (fds.next(), expected == got) else {
+        let (Some(lock), true) = (fds.next(), got == expected || got == expected + 1) else {
             return Err(format!("it gave {got} descriptors, not {expected}"));
         };
         self.check_lock(vm, &lock)?;
@@ -188,6 +188,9 @@ impl Host {
             disks.insert(name, served);
         }
         let tls = report.tls.and_then(|_| fds.next()).map(port_of).transpose()?;
+        if fds.next().is_some_and(|memory| !self.polling.take_up(memory)) {
+            tracing::info!("the vmd of VM {} keeps its own places for polling", vm.name);
+        }
         let pidfd = vmd.pidfd().map_err(|e| e.to_string())?;
         self.watch(vm, vmd.pid(), pidfd, None);
         let run = self.run_folder(&vm.name);

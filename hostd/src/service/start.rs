@@ -96,8 +96,9 @@ impl Host {
             require_confinement: !(zone.enabled && zone.allow_unconfined_vmd),
             max_connections: self.config.limits.disk_connections,
         });
+        let polling = self.polling.memory()?;
         let mut fds = vec![lock.as_fd()];
-        fds.extend(self.polling.as_ref().map(AsFd::as_fd));
+        fds.extend(polling.as_ref().map(|memory| memory.as_fd()));
         let (report, _) = vmd.report(&request, &fds)?;
         self.note_report(&report)
     }
