@@ -128,6 +128,7 @@ pub struct Report<'a> {
     totals: Totals,
     listed: u64,
     emit: &'a mut dyn FnMut(&Line) -> io::Result<()>,
+    is_heard: &'a dyn Fn() -> bool,
 }
 
 impl std::fmt::Debug for Report<'_> {
@@ -139,7 +140,19 @@ impl std::fmt::Debug for Report<'_> {
 impl<'a> Report<'a> {
     /// A report whose lines go to `emit`.
     pub fn new(emit: &'a mut dyn FnMut(&Line) -> io::Result<()>) -> Report<'a> {
-        Report { totals: Totals::default(), listed: 0, emit }
+        Report { totals: Totals::default(), listed: 0, emit, is_heard: &(|| true) }
+    }
+
+    /// The same, whose reader can leave: `is_heard` tells before each object whether somebody still reads.
+    #[must_use]
+    pub fn heard_by(self, is_heard: &'a dyn Fn() -> bool) -> Report<'a> {
+        Report { is_heard, ..self }
+    }
+
+    /// Whether somebody still reads.
+    #[must_use]
+    pub fn is_heard(&self) -> bool {
+        (self.is_heard)()
     }
 
     /// Counts an object that was looked at.

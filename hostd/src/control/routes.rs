@@ -4,6 +4,7 @@
 
 use super::extract::{Body, Names, Options};
 use super::{Call, answer::Refused};
+use crate::asker::Asker;
 use crate::fault::Fault;
 use crate::host::Host;
 use axum::http::header;
@@ -180,7 +181,9 @@ async fn check_vm(
     Names(vm): Names<String>,
     Body(how): Body<CheckVm>,
 ) -> Answer<CheckReport> {
-    call.run("vm-check", vm.clone(), move |host| host.check_vm(&vm, &how)).await
+    let target = vm.clone();
+    let check = move |host: &Arc<Host>, asker: &Asker| host.check_vm(&vm, &how, asker);
+    call.run_for("vm-check", target, check).await
 }
 
 /// Give a VM a network port, or take it away.

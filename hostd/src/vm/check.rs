@@ -7,6 +7,7 @@
 use super::info::{MAX_DISKS, disk_names};
 use super::payload::open_payload;
 use super::{Inner, Opened, Vm};
+use crate::asker::Asker;
 use crate::fault::Fault;
 use crate::host::Host;
 use crate::service::lease::Claimed;
@@ -66,8 +67,14 @@ impl Host {
     ///
     /// # Errors
     /// `wrong-state` while the home is mounted, and for a repair while a disk is attached; `vm-locked` when the key
-    /// cannot be had; faults of the vmd. What is wrong with the VM is no fault but a finding.
-    pub fn check_vm(self: &Arc<Self>, name: &str, how: &CheckVm) -> Result<CheckReport, Fault> {
+    /// cannot be had; `data-plane` when it ends early, also because whoever asked has left; faults of the vmd. What is
+    /// wrong with the VM is no fault but a finding.
+    pub fn check_vm(
+        self: &Arc<Self>,
+        name: &str,
+        how: &CheckVm,
+        asker: &Asker,
+    ) -> Result<CheckReport, Fault> {
         let vm = self.inventory.get(name)?;
         let mut inner = vm.enter()?;
         at_rest(&vm, &inner, how.repair)?;
@@ -76,13 +83,14 @@ impl Host {
         if how.repair {
             datastore.writable()?;
         }
+        let why_end = || why_end(&vm, asker);
         let mut found = Collected::default();
-        let safe = self.check_files(&vm, &mut inner, how.repair, &mut found)?;
+        let safe = self.check_files(&vm, &mut inner, how.repair, &why_end, &mut found)?;
         if let Some((safe, _claim)) = safe
             && vm.folder.home().symlink_metadata().is_ok_and(|home| home.is_dir())
         {
             let service = self.running(&vm, &mut inner)?;
-            let outcome = self.check_home(&vm, service, safe, how.repair, &mut found);
+            let outcome = self.check_home(&vm, service, safe, how.repair, &why_end, &mut found);
             self.stop_if_idle(&mut inner);
             outcome?;
         }
@@ -96,6 +104,7 @@ impl Host {
         vm: &Vm,
         inner: &mut Inner,
         repair: bool,
+        why_end: WhyEnd<'_>,
         found: &mut Collected,
     ) -> Result<Option<(Opened<Safe>, Claimed)>, Fault> {
         let _lock = self.exclusive(vm, inner)?;
@@ -113,7 +122,7 @@ impl Host {
             }
             None => None,
         };
-        let claims = self.check_disks(vm, inner, &mut report)?;
+        let claims = self.check_disks(vm, inner, why_end, &mut report)?;
         check_folder(&vm.folder, &claims, repair, &mut report).map_err(|e| unheard(&e))?;
         let totals = report.totals();
         found.add(totals);
@@ -144,6 +153,7 @@ impl Host {
         &self,
         vm: &Vm,
         inner: &Inner,
+        why_end: WhyEnd<'_>,
         report: &mut Report<'_>,
     ) -> Result<Claims, Fault> {
         let disks = disk_names(&vm.folder.disks());
@@ -154,6 +164,9 @@ impl Host {
             damage(report, "disks", what, "move away what is no descriptor of this VM")?;
         }
         for disk in disks {
+            if let Some(why) = why_end() {
+                return Err(unfinished(vm, why));
+            }
             let payload = match self.open_disk(vm, inner, &disk) {
                 Ok(opened) => check_payload(vm, &opened.body, report)?,
                 Err(fault) => {
@@ -171,6 +184,16 @@ impl Host {
         }
         Ok(claims)
     }
+}
+
+/// Tells why a check must not go on, when it must not.
+pub(crate) type WhyEnd<'a> = &'a dyn Fn() -> Option<&'static str>;
+
+fn why_end(vm: &Vm, asker: &Asker) -> Option<&'static str> {
+    if vm.is_wanted() {
+        return Some("it gave way to a forced lock, or to the end of hostd");
+    }
+    asker.is_gone().then_some("whoever asked for it has left")
 }
 
 /// Refuses what would race with a check.
@@ -268,7 +291,7 @@ fn shown(finding: Finding) -> types::Finding {
 pub(crate) fn unfinished(vm: &Vm, why: &str) -> Fault {
     Fault::refused(
         ErrorCode::DataPlane,
-        format!("the check of the home of VM {} did not come to its end: {why}", vm.name),
+        format!("the check of VM {} did not come to its end: {why}", vm.name),
         "see the log of hostd, then check again",
     )
 }

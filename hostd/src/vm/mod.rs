@@ -17,7 +17,7 @@ mod rotate;
 mod serve;
 mod tls;
 
-pub(crate) use check::{Collected, unfinished};
+pub(crate) use check::{Collected, WhyEnd, unfinished};
 pub use open::Opened;
 pub(crate) use payload::{open_direct, open_payload};
 
