@@ -9,6 +9,7 @@ use cryptfs::folder::VmFolder;
 use cryptfs::home::header::{self, Header};
 use cryptfs::home::layout::{self, Stored};
 use cryptfs::home::{link, names, xattr};
+use cryptfs::lease::{Holder, Leases, Renewal, Standing, Use};
 use cryptfs::name::Name;
 use cryptfs::safe::{Names, OnKeyLoss, Policy, Safe};
 use cryptfs::seal::{Sealed, Wrap, create};
@@ -228,6 +229,61 @@ fn encrypted_names_are_those_of_the_document() {
     assert!(document.contains(&text), "{text} is not in docs/format.md");
 }
 
+const EXCLUSIVE: &str = "exclusive.0000000000000001";
+const SHARED: &str = "shared.00000000-0000-4000-8000-00000000000b";
+
+/// The hosts of the golden leases, the one that had the home alone and the one that shares it.
+fn hosts() -> [Holder; 2] {
+    [(0x0a, "host-a"), (0x0b, "host-b")].map(|(last, name)| Holder {
+        id: Uuid::from_u128(VM.as_u128() - 1 + last),
+        name: name.to_owned(),
+    })
+}
+
+fn home_key(arena: &Arena) -> HomeKey {
+    let (kek, id) = kek(arena, "golden/1");
+    let safe = Sealed::<Safe>::read(&VmFolder::new(golden("v1")).safe()).unwrap();
+    safe.open(&kek, &id, arena).unwrap().1
+}
+
+#[test]
+fn the_leases_say_who_has_the_home() {
+    let arena = arena();
+    let folder = VmFolder::new(golden("v1"));
+    let leases = Leases::new(&folder, VM, &home_key(&arena), &arena).unwrap();
+    let [_, sharing] = hosts();
+    let holders = leases.holders().unwrap();
+    let [record] = &holders[..] else { panic!("{holders:?}") };
+    assert_eq!((record.vm, record.how, record.epoch), (VM, Use::Shared, 1));
+    assert_eq!((record.host, &record.host_name), (sharing.id, &sharing.name));
+    assert_eq!((record.since, record.renewed), (1_764_038_000, 1_764_038_005));
+    assert_eq!(record.standing, Standing::Held);
+    let document = document();
+    for file in [EXCLUSIVE, SHARED] {
+        assert!(document.contains(file), "{file} is not in docs/format.md");
+        for line in fs::read_to_string(folder.leases().join(file)).unwrap().lines() {
+            assert!(document.contains(line), "{line} is not in docs/format.md");
+        }
+    }
+}
+
+#[test]
+fn taking_the_same_leases_gives_the_same_files() {
+    let arena = arena();
+    let temporary = tempfile::tempdir().unwrap();
+    let folder = VmFolder::new(temporary.path());
+    let leases = Leases::new(&folder, VM, &home_key(&arena), &arena).unwrap();
+    let [alone, sharing] = hosts();
+    let claim = leases.take(&alone, Use::Exclusive, false, 1_764_037_800).unwrap().claim;
+    leases.release(&claim, 1_764_037_925).unwrap();
+    let mut claim = leases.take(&sharing, Use::Shared, false, 1_764_038_000).unwrap().claim;
+    assert_eq!(leases.renew(&mut claim, 1_764_038_005).unwrap(), Renewal::Stands);
+    for file in [EXCLUSIVE, SHARED] {
+        let made = fs::read_to_string(folder.leases().join(file)).unwrap();
+        assert_eq!(made, fs::read_to_string(golden("v1/leases").join(file)).unwrap(), "{file}");
+    }
+}
+
 fn document() -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/format.md");
     fs::read_to_string(path).unwrap()
@@ -296,15 +352,19 @@ fn another_program_reads_what_this_one_writes() {
         assert_eq!(read["disks"][disk]["size"], 1 << 20);
         assert_eq!(read["disks"][disk]["sha256"], crypto::sha256_hex(&plain), "{disk}");
     }
+    let lease = &read["leases"]["exclusive.0000000000000001"];
+    assert_eq!((&lease["host_name"], &lease["standing"]), (&"host-a".into(), &"held".into()));
 }
 
-/// Writes a safe with two wraps and the disks `a` and `b`, one of each unit, with the same content.
+/// Writes a safe with two wraps, a lease, and the disks `a` and `b`, one of each unit, with the same content.
 fn write_folder(arena: &Arena, folder: &VmFolder, plain: &[u8]) {
     let keks = [kek(arena, "golden/1"), kek(arena, "recovery/2")];
     let home = HomeKey::generate(arena).unwrap();
     let wraps = keks.iter().map(|(kek, id)| Wrap::make(kek, id, &home).unwrap()).collect();
     let mut safe = Safe::new(VM, name("other"), Policy::default(), wraps);
     create(&folder.safe(), &mut safe, &home, arena).unwrap();
+    let leases = Leases::new(folder, VM, &home, arena).unwrap();
+    leases.take(&hosts()[0], Use::Exclusive, false, 1).unwrap();
     let size = plain.len() as u64;
     for (number, (disk, unit)) in [("a", Unit::B512), ("b", Unit::B4096)].into_iter().enumerate() {
         let key = Dek::generate(arena).unwrap();

@@ -12,6 +12,7 @@ use crate::host::Host;
 use crate::inventory::Inventory;
 use crate::keyring::{ClosedProvider, Keyring};
 use crate::keys::NATIVE;
+use crate::service::polling::Polling;
 use crate::state::State;
 use crypto::{Arena, Argon2Params, Passphrase};
 use hostd_api::error::{ApiError, ErrorCode};
@@ -136,6 +137,7 @@ fn build(dir: &Path, store: &Path, open: bool) -> Arc<Host> {
         ..Config::default()
     };
     files::folder(&config.vm_runs(), 0o755, None).unwrap();
+    files::folder(&config.locks(), 0o700, None).unwrap();
     let run_lock = patiently(|| match files::lock(&dir.join("run/hostd.lock")).unwrap() {
         Locked::Ours(lock) => Some(lock),
         Locked::Theirs(_) => None,
@@ -166,7 +168,7 @@ fn build(dir: &Path, store: &Path, open: bool) -> Arc<Host> {
         started: Instant::now(),
         confinement: Mutex::default(),
         warnings: Mutex::default(),
-        polling: None,
+        polling: Polling::new(0),
         looking: Mutex::default(),
         config,
     };

@@ -38,6 +38,13 @@ LONGEST = "n" * 175
 NOTES, NONCE = 5000, bytes(range(0xC0, 0xE0))
 LINK_TARGET = b"notes.txt"
 XATTR, XATTR_VALUE, XATTR_NONCE = b"user.comment", b"of the golden file", bytes(range(0xE0, 0xF0))
+LEASES = {
+    "exclusive.0000000000000001": dict(host="00000000-0000-4000-8000-00000000000a", host_name="host-a",
+                                       since=1764037800, renewed=1764037925, standing="released"),
+    "shared.00000000-0000-4000-8000-00000000000b": dict(host="00000000-0000-4000-8000-00000000000b",
+                                                        host_name="host-b", since=1764038000, renewed=1764038005,
+                                                        standing="held"),
+}
 PASSPHRASES = {"golden/1": b"golden", "recovery/2": b"golden recovery"}
 
 
@@ -183,6 +190,13 @@ def golden_xattr():
     return b"\x01" + XATTR_NONCE + sealed
 
 
+def golden_lease(name, lease):
+    body = {"format": "coffer-lease", "version": 1, "features": [], "vm": VM, "use": name.split(".")[0], "epoch": 1,
+            "host": lease["host"], "host_name": lease["host_name"], "since": lease["since"],
+            "renewed": lease["renewed"], "standing": lease["standing"]}
+    return seal(body, HOME_KEY, b"coffer v1 lease mac")
+
+
 def write_file(path, data):
     with open(path, "wb") as file:
         file.write(data)
@@ -200,6 +214,9 @@ def make(folder):
     write_file(os.path.join(folder, "home", "notes.txt"), golden_home_file())
     write_file(os.path.join(folder, "home", "empty"), b"")
     os.symlink(golden_link(), os.path.join(os.fsencode(folder), b"home", b"current"))
+    os.makedirs(os.path.join(folder, "leases"), exist_ok=True)
+    for name, lease in LEASES.items():
+        write_file(os.path.join(folder, "leases", name), golden_lease(name, lease))
     for name, disk in DISKS.items():
         write_file(os.path.join(folder, "disks", name + ".disk"), golden_descriptor(name, disk))
         write_file(os.path.join(folder, "disks", name + ".data"), golden_payload(disk))
@@ -223,14 +240,28 @@ def open_disk(folder, vm, name):
     return body, decipher(key, body["unit"], payload[:body["size"]])
 
 
+def open_lease(folder, vm, home_key, name):
+    line, mac, end = read_file(folder, "leases", name).split(b"\n")
+    expected = hmac.digest(hkdf(home_key, b"coffer v1 lease mac", 32), line, "sha256").hex()
+    assert end == b"" and mac == b'{"mac":"' + expected.encode() + b'"}', "MAC"
+    body = json.loads(line)
+    assert (body["format"], body["version"], body["features"], body["vm"]) == ("coffer-lease", 1, [], vm)
+    own_name = {"exclusive": "exclusive.%016x" % body["epoch"], "shared": "shared." + body["host"]}
+    assert name == own_name[body["use"]]
+    return {"host_name": body["host_name"], "standing": body["standing"]}
+
+
 def read(folder):
-    safe, _ = unseal(read_file(folder, "vm.safe"), "coffer-safe", b"coffer v1 safe mac")
+    safe, home_key = unseal(read_file(folder, "vm.safe"), "coffer-safe", b"coffer v1 safe mac")
     disks = {}
     for file in sorted(os.listdir(os.path.join(folder, "disks"))):
         if file.endswith(".disk"):
             body, plain = open_disk(folder, safe["id"], file[:-5])
             disks[file[:-5]] = {"size": body["size"], "sha256": hashlib.sha256(plain).hexdigest()}
-    print(json.dumps({"name": safe["name"], "sequence": safe["sequence"], "disks": disks}))
+    there = os.path.isdir(os.path.join(folder, "leases"))
+    leases = {name: open_lease(folder, safe["id"], home_key, name)
+              for name in (os.listdir(os.path.join(folder, "leases")) if there else [])}
+    print(json.dumps({"name": safe["name"], "sequence": safe["sequence"], "disks": disks, "leases": leases}))
 
 
 def plain(folder, name):
@@ -262,6 +293,7 @@ def example():
         print("stored name ", name, encrypted_name(name))
     print("link key    ", hkdf(NAMES_HOME_KEY, b"coffer v1 link", 64, hashes.SHA512()).hex())
     print("link        ", encrypted_link().decode())
+    print("lease key   ", hkdf(HOME_KEY, b"coffer v1 lease mac", 32).hex())
     print("home data   ", stored[4096:4112].hex(), stored[8192:8208].hex(), "length", len(stored))
 
 

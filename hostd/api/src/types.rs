@@ -217,7 +217,7 @@ pub struct AttachDisk {
     pub cache: CacheMode,
 }
 
-/// Body of verbs that can be forced: lock, detach.
+/// Body of verbs that can be forced: lock, detach. Options of `DELETE /v1/vms/{vm}`.
 #[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Force {

@@ -11,6 +11,7 @@ use cryptfs::home::check::{CheckError, check};
 use crypto::Arena;
 use hostd_api::error::ErrorCode;
 use hostd_api::link::CheckHome;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::FileType;
 use std::fs::File;
 use std::io::{self, Write};
@@ -79,7 +80,8 @@ fn only_a_pipe(report: &OwnedFd) -> Result<(), Refusal> {
 fn run(look: impl FnOnce(&mut Report<'_>) -> Result<(), CheckError>, repair: bool, pipe: &File) {
     tracing::info!(repair, "checking the home");
     let mut emit = |line: &Line| send(pipe, line);
-    let mut report = Report::new(&mut emit);
+    let is_read = || is_read(pipe);
+    let mut report = Report::new(&mut emit).heard_by(&is_read);
     let checked = look(&mut report);
     let totals = report.totals();
     tracing::info!(?totals, "the check of the home has ended");
@@ -91,6 +93,14 @@ fn run(look: impl FnOnce(&mut Report<'_>) -> Result<(), CheckError>, repair: boo
         // hostd is gone, or has given up.
         tracing::warn!(%error, "the end of a check was told to nobody");
     }
+}
+
+/// Whether hostd still holds the other end (poll(2), `POLLERR`).
+fn is_read(pipe: &File) -> bool {
+    let mut fds = [PollFd::new(pipe, PollFlags::empty())];
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    let polled = poll(&mut fds, Some(&now));
+    polled.is_err() || !fds.iter().any(|fd| fd.revents().contains(PollFlags::ERR))
 }
 
 /// One line of JSON in one write.

@@ -280,6 +280,9 @@ impl Walk<'_, '_> {
     }
 
     fn keep_alive(&mut self) -> Result<(), CheckError> {
+        if !self.report.is_heard() {
+            return Err(CheckError::Report(io::ErrorKind::BrokenPipe.into()));
+        }
         if self.beat.elapsed() >= BEAT {
             self.beat = Instant::now();
             self.report.alive()?;

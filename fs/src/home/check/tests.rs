@@ -350,3 +350,23 @@ fn a_reader_that_goes_away_ends_the_check() {
     let ended = check(f.dir(), key, f.vm, f.names, f.arena.clone(), true, &mut report);
     assert!(matches!(ended, Err(CheckError::Report(_))), "{ended:?}");
 }
+
+#[test]
+fn a_check_that_nobody_reads_ends_at_the_next_object() {
+    let f = Fixture::new();
+    for name in ["a", "b", "c"] {
+        f.file(name, b"content");
+    }
+    let left = std::cell::Cell::new(2);
+    let is_heard = || {
+        left.set(left.get() - 1);
+        left.get() > 0
+    };
+    let mut emit = |_: &Line| Ok(());
+    let mut report = Report::new(&mut emit).heard_by(&is_heard);
+    let key = f.kek.open(&f.arena, &f.wrapped).unwrap();
+    let ended = check(f.dir(), key, f.vm, f.names, f.arena.clone(), false, &mut report);
+    assert!(matches!(ended, Err(CheckError::Report(_))), "{ended:?}");
+    // The home itself and one file.
+    assert_eq!((report.totals().objects, left.get()), (2, 0));
+}

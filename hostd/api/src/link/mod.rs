@@ -33,9 +33,9 @@ pub const MAX_MESSAGE: usize = 64 * 1024;
 /// report on all fits in [`MAX_MESSAGE`]. QEMU users put a hundred disks on a VM; threads and memory would allow more.
 pub const MAX_DISKS: usize = 128;
 
-/// Largest number of descriptors with one message: the lock, one listening socket a disk and that of the TLS port
-/// at an adoption. The kernel's own limit is 253 (unix(7), `SCM_MAX_FD`).
-pub const MAX_FDS: usize = 2 + MAX_DISKS;
+/// Largest number of descriptors with one message: the lock, one listening socket a disk, that of the TLS port and
+/// the places for polling at an adoption. The kernel's own limit is 253 (unix(7), `SCM_MAX_FD`).
+pub const MAX_FDS: usize = 3 + MAX_DISKS;
 
 /// What hostd asks of a vmd. Descriptors travel beside it, in the order given at each variant.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -75,7 +75,12 @@ pub enum Request {
     Status,
     /// Give back copies of the descriptors that the next hostd needs. Answer: the lock file, then one
     /// listening socket a disk in the order of `Report::disks`, then that of the TLS port when `Report::tls` is set.
-    Adopt,
+    Adopt {
+        /// The memory that came with `Setup` as well, as the last one, if there was any. A vmd of an earlier release
+        /// does not know of this and gives none.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        polling: bool,
+    },
     /// Drain and exit.
     Stop,
 }

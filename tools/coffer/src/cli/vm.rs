@@ -127,5 +127,8 @@ pub(crate) enum VmVerb {
         /// Do not ask.
         #[arg(long)]
         yes: bool,
+        /// Do it although another host has the home, or nobody knows whether one has.
+        #[arg(long)]
+        force: bool,
     },
 }
