@@ -12,7 +12,7 @@ one exception: `encrypt` replaces the payload of one disk. Unlike Coffer it hold
 memory: use it on a machine that you trust.
 """
 
-import argparse, contextlib, errno, fcntl, getpass, hashlib, hmac, json, os, stat, struct, sys, uuid
+import argparse, base64, contextlib, errno, fcntl, getpass, hashlib, hmac, json, os, stat, struct, sys, uuid
 
 try:
     from cryptography.exceptions import InvalidTag
@@ -64,16 +64,16 @@ def unwrap(kek, blob, length, path):
 class Sealed:
     """A two-line file. Line 1 is the body, line 2 the MAC over exactly the bytes of line 1."""
 
-    def __init__(self, path, form):
+    def __init__(self, path, form, known=()):
         self.path = path
         with open(path, "rb") as file:
             self.line, _, rest = file.read(16 << 20).partition(b"\n")
         try:
             self.body = json.loads(self.line)
             found = (self.body["format"], self.body["version"], self.body["features"])
-            if found != (form, 1, []):
+            if found[:2] != (form, 1) or not set(found[2]) <= set(known):
                 raise Refused(9, f"{path} is {found[0]} version {found[1]} with features {found[2]}: "
-                                 f"this opens {form} version 1 without features")
+                                 f"this opens {form} version 1 with features of {list(known)}")
             self.tag = bytes.fromhex(json.loads(rest)["mac"])
         except (ValueError, KeyError, TypeError, RecursionError) as e:
             raise Refused(9, f"{path} is damaged: {e!r}") from None
@@ -119,9 +119,60 @@ class Backup:
 
 
 def open_safe(folder, backup):
-    sealed = Sealed(os.path.join(folder, "vm.safe"), "coffer-safe")
-    key = sealed.open(backup, b"coffer v1 safe mac", 32)
-    return sealed.body, key
+    sealed = Sealed(os.path.join(folder, "vm.safe"), "coffer-safe", ["encrypted-names"])
+    key, safe = sealed.open(backup, b"coffer v1 safe mac", 32), sealed.body
+    if (safe["policy"]["names"], safe["features"]) not in (("plain", []), ("encrypted", ["encrypted-names"])):
+        raise Refused(9, f"{sealed.path}: names are stored in a way that is not known here")
+    return safe, key
+
+
+class Names:
+    """How names and targets of links are stored: as they are, or by AES-256-SIV (RFC 5297) in base64url."""
+
+    def __init__(self, safe, home_key):
+        self.key, self.encrypted = home_key, safe["policy"]["names"] == "encrypted"
+
+    def opened(self, text, info):
+        """What was sealed under this label; None for anything else. A value has one spelling only."""
+        try:
+            sealed = base64.urlsafe_b64decode(text + b"=" * (-len(text) % 4))
+            if base64.urlsafe_b64encode(sealed).rstrip(b"=") != text or len(sealed) <= 16:
+                return None
+            return AESSIV(hkdf(self.key, info, 64, "SHA512")).decrypt(sealed, None)
+        except (InvalidTag, ValueError):
+            return None
+
+    def plain(self, name):
+        """The plain name of a stored one; None for one that was not made in the mounted home."""
+        if not self.encrypted:
+            return name
+        plain = self.opened(os.fsencode(name), b"coffer v1 name")
+        return None if plain is None else os.fsdecode(plain)
+
+    def target(self, path):
+        """Plain target of a link, in bytes. What authenticates it tells it from one that was planted in the storage."""
+        stored = os.readlink(os.fsencode(path))
+        if self.encrypted:
+            target = self.opened(stored[8:], b"coffer v1 link") if stored.startswith(b"coffer2.") else None
+        else:
+            target = stored[41:]
+            tag = hmac.new(hkdf(self.key, b"coffer v1 link mac"), target, hashlib.sha256).digest()[:16]
+            if not hmac.compare_digest(stored[:41], b"coffer1." + tag.hex().encode() + b"."):
+                target = None
+        if target is None:
+            raise Refused(9, f"{path} is damaged: it is a link that was not made in the mounted home, or was edited")
+        return target
+
+
+def strange(path):
+    return Refused(9, f"{path} has a name that was not made in the mounted home, or was changed")
+
+
+def walk(home, failed):
+    """Yields each folder as its path, which is for people, a short path to it, names of folders and of the rest.
+    Encrypted names are long, and paths of many of them longer than Linux takes."""
+    for folder, subfolders, files, fd in os.fwalk(home, onerror=failed.append):
+        yield folder, f"/proc/self/fd/{fd}", set(subfolders), files
 
 
 def open_disk(folder, name, backup):
@@ -227,20 +278,23 @@ def cmd_info(args, backup):
                 raise Refused(9, f"{payload} is shorter than the disk")
         except (Refused, OSError) as e:
             problems.append(str(e))
-    count = links = 0
-    for folder, subfolders, files in os.walk(os.path.join(args.folder, "home")):
-        for path in (os.path.join(folder, name) for name in files + subfolders):
+    count, links, names, unread = 0, 0, Names(safe, home_key), []
+    for folder, short, subfolders, files in walk(os.path.realpath(os.path.join(args.folder, "home")), unread):
+        for path in (os.path.join(short, name) for name in [*subfolders, *files]):
             try:
+                if names.plain(os.path.basename(path)) is None:
+                    problems.append(str(strange(path)).replace(short, folder))
                 if os.path.islink(path):
-                    link_target(path, home_key)
+                    names.target(path)
                     links += 1
                 elif stat.S_ISREG(os.lstat(path).st_mode):
                     with opened(path, os.O_RDONLY | os.O_NOFOLLOW) as fd:
                         home_file(fd, path, home_key, uuid.UUID(safe["id"]).bytes)
                         count += 1
             except (Refused, OSError) as e:
-                problems.append(str(e))
-    print(f"home {count} files with sound headers, {links} links with sound tags")
+                problems.append(str(e).replace(short, folder))
+    problems.extend(map(str, unread))
+    print(f"home {count} files with sound headers, {links} links with sound tags, {safe['policy']['names']} names")
     if problems:
         raise Refused(9, "; ".join(problems))
 
@@ -329,16 +383,6 @@ def copy_home_file(path, out, home_key, vm):
             os.fsync(target)
 
 
-def link_target(path, home_key):
-    """Plain target of a link, in bytes. Its tag tells it from one that was planted in the storage."""
-    stored = os.readlink(os.fsencode(path))
-    target = stored[41:]
-    tag = hmac.new(hkdf(home_key, b"coffer v1 link mac"), target, hashlib.sha256).digest()[:16]
-    if not hmac.compare_digest(stored[:41], b"coffer1." + tag.hex().encode() + b"."):
-        raise Refused(9, f"{path} is damaged: it is a link that was not made in the mounted home, or was edited")
-    return target
-
-
 SPACES = {b"u": b"user.", b"t": b"trusted.", b"s": b"security."}
 
 
@@ -360,9 +404,10 @@ def attribute(home_key, path, stored_name):
         raise Refused(13, f"{path}: the empty attribute {shown} needs a later version of `cryptography`") from None
 
 
-def copy_attributes(path, out, home_key):
-    """Extended attributes and access control lists; yields what went wrong. Capabilities stay out, as set-user bits
+def attributes(path, home_key):
+    """Extended attributes and access control lists, and what went wrong. Capabilities stay out, as set-user bits
     do: a value says nothing of the file it was set for."""
+    found, failed = [], []
     for stored_name in map(os.fsencode, os.listxattr(path, follow_symlinks=False)):
         try:
             if stored_name.startswith(b"system.posix_acl_"):
@@ -370,8 +415,18 @@ def copy_attributes(path, out, home_key):
             else:
                 plain = attribute(home_key, path, stored_name)
             if plain and plain[0] != b"security.capability":
-                os.setxattr(out, *plain, follow_symlinks=False)
+                found.append(plain)
         except (Refused, OSError) as e:
+            failed.append(e)
+    return found, failed
+
+
+def set_attributes(out, found):
+    """Yields what went wrong."""
+    for name, value in found:
+        try:
+            os.setxattr(out, name, value, follow_symlinks=False)
+        except OSError as e:
             yield e
 
 
@@ -383,22 +438,30 @@ def copy_metadata(out, info):
     os.utime(out, ns=(info.st_atime_ns, info.st_mtime_ns), follow_symlinks=False)
 
 
-def copy_tree(home, outdir, home_key, vm):
-    """Yields what went wrong; goes on with the rest. Hard links stay hard links."""
-    first, folders, failed = {}, [], []
-    for folder, subfolders, files in os.walk(home, onerror=failed.append):
-        out_folder = os.path.normpath(os.path.join(outdir, os.path.relpath(folder, home)))
+def copy_tree(home, outdir, home_key, vm, names):
+    """Returns what went wrong; goes on with the rest. Hard links stay hard links. What has a name that does not open
+    comes out under its stored name: its content has a proof of its own, and is its owner's."""
+    first, folders, failed, out_folders = {}, [], [], {home: outdir}
+    for folder, short, subfolders, files in walk(home, failed):
+        out_folder = out_folders.pop(folder)
         os.makedirs(out_folder, exist_ok=True)
-        folders.append((out_folder, folder, os.lstat(folder)))
-        for name in files + [n for n in subfolders if os.path.islink(os.path.join(folder, n))]:
-            path, out = os.path.join(folder, name), os.path.join(out_folder, name)
+        found, wrong = attributes(short + "/.", home_key)  # the short path is a link
+        folders.append((out_folder, found, os.stat(short)))
+        for name in [*subfolders, *files]:
+            path, plain = os.path.join(short, name), names.plain(name)
+            out = os.path.join(out_folder, name if plain is None else plain)
             try:
+                if plain is None:
+                    wrong.append(strange(path))
+                if name in subfolders and not os.path.islink(path):
+                    out_folders[os.path.join(folder, name)] = out
+                    continue
                 info = os.lstat(path)
                 original = first.setdefault((info.st_dev, info.st_ino), out)
                 if original != out:
                     os.link(original, out, follow_symlinks=False)
                 elif stat.S_ISLNK(info.st_mode):
-                    os.symlink(link_target(path, home_key), os.fsencode(out))
+                    os.symlink(names.target(path), os.fsencode(out))
                 elif stat.S_ISREG(info.st_mode):
                     copy_home_file(path, out, home_key, vm)
                 elif stat.S_ISFIFO(info.st_mode) or stat.S_ISSOCK(info.st_mode):
@@ -406,11 +469,13 @@ def copy_tree(home, outdir, home_key, vm):
                 else:
                     raise Refused(9, f"{path} is a device: left out")
                 copy_metadata(out, info)
-                failed.extend(copy_attributes(path, out, home_key))
+                found, bad = attributes(path, home_key)
+                wrong.extend([*bad, *set_attributes(out, found)])
             except (Refused, OSError) as e:
-                failed.append(e)
-    for out_folder, folder, info in reversed(folders):  # last, since writing into a folder changes its times
-        failed.extend(copy_attributes(folder, out_folder, home_key))
+                wrong.append(e)
+        failed.extend(str(e).replace(short, folder) for e in wrong)
+    for out_folder, found, info in reversed(folders):  # last, since writing into a folder changes its times
+        failed.extend(set_attributes(out_folder, found))
         copy_metadata(out_folder, info)
         sync_folder(out_folder)
     os.sync()  # owners, modes and times, and the target folder itself
@@ -419,15 +484,13 @@ def copy_tree(home, outdir, home_key, vm):
 
 def cmd_home(args, backup):
     safe, home_key = open_safe(args.folder, backup)
-    home = os.path.join(args.folder, "home")
-    if safe["policy"]["names"] != "plain":
-        raise Refused(9, f"{args.folder}: names are stored in a way that is not known here")
+    home = os.path.realpath(os.path.join(args.folder, "home"))
     os.makedirs(args.outdir, exist_ok=True)
     if os.listdir(args.outdir):
         raise Refused(2, f"{args.outdir} is not empty")
     if not os.path.isdir(home):
         raise Refused(4, f"{home} is missing")
-    failed = copy_tree(home, args.outdir, home_key, uuid.UUID(safe["id"]).bytes)
+    failed = copy_tree(home, args.outdir, home_key, uuid.UUID(safe["id"]).bytes, Names(safe, home_key))
     if failed:
         raise Refused(9, "not everything came out: " + "; ".join(str(e) for e in failed))
     print(f"{args.outdir}: the home of {safe['name']}")

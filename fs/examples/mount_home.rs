@@ -1,10 +1,11 @@
 //! Mounts a home without the daemons, for file system suites: they then test the home and nothing around it.
 //!
-//! `mount_home STORE MOUNTPOINT shared|exclusive` serves the folder STORE until it is unmounted, as root. The home
-//! key lies beside it in STORE.key, wrapped by a KEK from a passphrase that everybody knows: test data only.
+//! `mount_home STORE MOUNTPOINT shared|exclusive plain|encrypted` serves the folder STORE until it is unmounted, as
+//! root; the last word says how it stores names. The home key lies beside it in STORE.key, wrapped by a KEK from a passphrase that everybody knows: test data only.
 
 use cryptfs::door::{Caching, FUSE_SUBTYPE, Settings, serve};
 use cryptfs::home::Home;
+use cryptfs::safe::Names;
 use crypto::{Arena, Argon2Params, HomeKey, Kek, Passphrase};
 use rustix::mount::MountFlags;
 use std::error::Error;
@@ -20,17 +21,22 @@ const THREADS: usize = 4;
 fn main() -> Result<(), Box<dyn Error>> {
     tracing_subscriber::fmt().with_writer(std::io::stderr).init();
     let words: Vec<String> = std::env::args().skip(1).collect();
-    let [store, point, mode] = &words[..] else {
-        return Err("usage: mount_home STORE MOUNTPOINT shared|exclusive".into());
+    let [store, point, mode, names] = &words[..] else {
+        return Err("usage: mount_home STORE MOUNTPOINT shared|exclusive plain|encrypted".into());
     };
     let caching = match mode.as_str() {
         "shared" => Caching::Shared,
         "exclusive" => Caching::Exclusive,
         other => return Err(format!("{other} is neither shared nor exclusive").into()),
     };
+    let names = match names.as_str() {
+        "plain" => Names::Plain,
+        "encrypted" => Names::Encrypted,
+        other => return Err(format!("{other} is neither plain nor encrypted").into()),
+    };
     let arena = Arena::new(8 << 20)?;
     let key = home_key(&arena, &format!("{store}.key"))?;
-    let home = Home::open(OwnedFd::from(File::open(store)?), key, Uuid::nil(), arena)?;
+    let home = Home::open(OwnedFd::from(File::open(store)?), key, Uuid::nil(), names, arena)?;
     let device = mount(Path::new(point))?;
     serve(home, device, Settings { threads: THREADS, caching })?.join()?;
     Ok(())

@@ -113,6 +113,7 @@ impl Descriptor {
 impl Body for Descriptor {
     const FORMAT: &'static str = "coffer-disk";
     const MAC_INFO: &'static str = "coffer v1 disk mac";
+    const FEATURES: &'static [&'static str] = &[];
     type Key = Dek;
 
     fn wraps(&self) -> &[Wrap] {

@@ -57,19 +57,33 @@ pub enum Names {
     /// As they are.
     #[default]
     Plain,
+    /// Encrypted, and so are the targets of links.
+    Encrypted,
 }
+
+/// The feature of a safe whose policy encrypts names: who does not know it must not serve the home.
+const ENCRYPTED_NAMES: &str = "encrypted-names";
 
 impl Safe {
     /// The safe of a new VM.
     pub fn new(id: Uuid, name: Name, policy: Policy, wraps: Vec<Wrap>) -> Self {
-        let (format, features) = (Self::FORMAT.to_owned(), Vec::new());
+        let (format, features) = (Self::FORMAT.to_owned(), features(policy));
         Self { format, version: VERSION, features, sequence: 0, id, name, policy, wraps }
+    }
+}
+
+/// What a reader must know to follow this policy.
+fn features(policy: Policy) -> Vec<String> {
+    match policy.names {
+        Names::Plain => Vec::new(),
+        Names::Encrypted => vec![ENCRYPTED_NAMES.to_owned()],
     }
 }
 
 impl Body for Safe {
     const FORMAT: &'static str = "coffer-safe";
     const MAC_INFO: &'static str = "coffer v1 safe mac";
+    const FEATURES: &'static [&'static str] = &[ENCRYPTED_NAMES];
     type Key = HomeKey;
 
     fn wraps(&self) -> &[Wrap] {
@@ -89,6 +103,6 @@ impl Body for Safe {
     }
 
     fn check(&self) -> Result<(), Flaw> {
-        Ok(())
+        if self.features == features(self.policy) { Ok(()) } else { Err(Flaw::Features) }
     }
 }

@@ -35,6 +35,8 @@ pub trait Body: Clone + Serialize + DeserializeOwned {
     const FORMAT: &'static str;
     /// Context of the MAC key, so that the MAC of one kind never fits another.
     const MAC_INFO: &'static str;
+    /// The features that are known of this kind; a file with another one is refused as unsupported.
+    const FEATURES: &'static [&'static str];
     /// The key that is wrapped inside and that the MAC hangs on.
     type Key: DataKey + MacSource;
 
@@ -73,7 +75,7 @@ impl<B: Body> Sealed<B> {
     /// Parses the bytes of a file; `path` is for messages.
     pub fn parse(path: &Path, bytes: &[u8]) -> Result<Self, SealError> {
         let damaged = |what| SealError::Damaged { path: path.to_owned(), what };
-        let (line, mac) = split(path, bytes, B::FORMAT)?;
+        let (line, mac) = split(path, bytes, B::FORMAT, B::FEATURES)?;
         let body: B =
             serde_json::from_slice(line).map_err(|error| damaged(Flaw::Body(error.to_string())))?;
         check(&body).map_err(damaged)?;
@@ -217,6 +219,7 @@ pub(crate) fn split<'a>(
     path: &Path,
     bytes: &'a [u8],
     format: &'static str,
+    known: &[&str],
 ) -> Result<(&'a [u8], [u8; 32]), SealError> {
     let damaged = |what| SealError::Damaged { path: path.to_owned(), what };
     if bytes.len() > MAX_SEALED {
@@ -227,13 +230,18 @@ pub(crate) fn split<'a>(
     }
     let end = bytes.iter().position(|byte| *byte == b'\n').unwrap_or(bytes.len());
     let (line, rest) = bytes.split_at(end);
-    check_head(path, line, format)?;
+    check_head(path, line, format, known)?;
     let mac_line = rest.strip_prefix(b"\n").and_then(|rest| rest.strip_suffix(b"\n"));
     let mac = parse_mac(mac_line.ok_or_else(|| damaged(Flaw::Lines))?).map_err(damaged)?;
     Ok((line, mac))
 }
 
-fn check_head(path: &Path, line: &[u8], format: &'static str) -> Result<(), SealError> {
+fn check_head(
+    path: &Path,
+    line: &[u8],
+    format: &'static str,
+    known: &[&str],
+) -> Result<(), SealError> {
     let path = path.to_owned();
     let head = match serde_json::from_slice::<Head>(line) {
         Ok(head) => head,
@@ -250,8 +258,7 @@ fn check_head(path: &Path, line: &[u8], format: &'static str) -> Result<(), Seal
         let found = head.version;
         return Err(SealError::UnsupportedVersion { path, found, known: VERSION });
     }
-    // Version 1 has no optional part yet, so every feature is one that is not known.
-    match head.features.into_iter().next() {
+    match head.features.into_iter().find(|feature| !known.contains(&feature.as_str())) {
         Some(feature) => Err(SealError::UnsupportedFeature { path, feature }),
         None => Ok(()),
     }

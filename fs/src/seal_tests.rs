@@ -1,6 +1,6 @@
 use super::*;
 use crate::descriptor::Descriptor;
-use crate::safe::Safe;
+use crate::safe::{Names, Policy, Safe};
 use crate::testing::{TestKek, arena, descriptor, safe};
 use proptest::prelude::{ProptestConfig, any, proptest};
 use std::fs;
@@ -77,6 +77,44 @@ fn the_file_is_two_lines_of_json() {
     let mac: serde_json::Value = serde_json::from_str(lines[1]).unwrap();
     assert_eq!(mac["mac"].as_str().unwrap().len(), 64);
     assert_eq!(lines[1].len(), 74);
+}
+
+/// The policy of names stands twice in a safe, as what it is and as a feature, so that older programs refuse the file.
+#[test]
+fn encrypted_names_are_a_feature() {
+    let fixture = Fixture::new();
+    let policy = Policy { names: Names::Encrypted, ..Policy::default() };
+    let (plain, key) = safe(&fixture.arena, &[&fixture.kek]);
+    let mut body = Safe::new(plain.id, plain.name, policy, plain.wraps);
+    let path = fixture.folder.path().join("encrypted.safe");
+    create(&path, &mut body, &key, &fixture.arena).unwrap();
+    let text = std::fs::read_to_string(&path).unwrap();
+    assert!(text.contains(r#""features":["encrypted-names"]"#), "{text}");
+    assert!(text.contains(r#""names":"encrypted""#), "{text}");
+    let open = |path: &Path| {
+        Sealed::<Safe>::read(path)?.open(&fixture.kek.kek, &fixture.kek.id, &fixture.arena)
+    };
+    let (mut read, key) = open(&path).unwrap();
+    assert_eq!(read, body);
+    read.name = "web02".parse().unwrap();
+    replace(&path, &mut read, &key, &fixture.arena).unwrap();
+    assert_eq!(open(&path).unwrap().0.policy, policy, "it outlives a replacement");
+    // One without the other, and once too often.
+    let text = std::fs::read_to_string(&path).unwrap();
+    for (from, to) in [
+        (r#""names":"encrypted""#, r#""names":"plain""#),
+        (r#"["encrypted-names"]"#, "[]"),
+        (r#"["encrypted-names"]"#, r#"["encrypted-names","encrypted-names"]"#),
+    ] {
+        std::fs::write(&path, text.replace(from, to)).unwrap();
+        let error = open(&path).map(|_| ()).unwrap_err();
+        assert_error!(error, SealError::Damaged { what: Flaw::Features, .. });
+    }
+    // Nor can both be taken back, or a plain safe be given them.
+    let edited = text.replace(r#"["encrypted-names"]"#, "[]").replace("encrypted", "plain");
+    std::fs::write(&path, edited).unwrap();
+    let error = open(&path).map(|_| ()).unwrap_err();
+    assert_error!(error, SealError::MacMismatch { .. });
 }
 
 #[test]

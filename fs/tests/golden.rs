@@ -8,7 +8,8 @@ use cryptfs::descriptor::{Descriptor, State};
 use cryptfs::folder::VmFolder;
 use cryptfs::home::header::{self, Header};
 use cryptfs::home::layout::{self, Stored};
-use cryptfs::home::{link, xattr};
+use cryptfs::home::{link, names, xattr};
+use cryptfs::lease::{Holder, Leases, Renewal, Standing, Use};
 use cryptfs::name::Name;
 use cryptfs::safe::{Names, OnKeyLoss, Policy, Safe};
 use cryptfs::seal::{Sealed, Wrap, create};
@@ -164,7 +165,7 @@ fn the_home_link_holds_the_right_target() {
     let mac = MacKey::derive(&home, &arena, link::MAC_INFO).unwrap();
     let stored = stored.into_encoded_bytes();
     assert_eq!(link::decode(&stored, &mac), Some(&b"notes.txt"[..]));
-    assert_eq!(link::encode(b"notes.txt", &mac), stored);
+    assert_eq!(link::encode(b"notes.txt", &mac).as_ref(), Some(&stored));
     let text = String::from_utf8(stored).unwrap();
     assert!(document().contains(&text), "{text} is not in docs/format.md");
 }
@@ -184,6 +185,103 @@ fn the_home_attribute_opens_to_the_right_value() {
     assert_eq!(xattr::open(name, &mut stored, &key), Some(&value[..]));
     let kept = xattr::StoredName::of(name).unwrap();
     assert_eq!(kept.as_c_str(), c"user.:ucomment");
+}
+
+/// The VM whose names are encrypted: its safe, every name, a file and the link.
+#[test]
+fn encrypted_names_are_those_of_the_document() {
+    let (arena, document) = (arena(), document());
+    let (kek, id) = kek(&arena, "golden/1");
+    let folder = VmFolder::new(golden("v1-names"));
+    let safe = Sealed::<Safe>::read(&folder.safe()).unwrap();
+    let (safe, home) = safe.open(&kek, &id, &arena).unwrap();
+    assert_eq!(safe.policy, Policy { on_key_loss: OnKeyLoss::Keep, names: Names::Encrypted });
+    for line in fs::read_to_string(folder.safe()).unwrap().lines() {
+        assert!(document.contains(line), "{line} is not in docs/format.md");
+    }
+    let key = SivKey::derive(&home, &arena, names::KEY_INFO).unwrap();
+    let stored = |name: &str| {
+        let encoded = names::encode(name.as_bytes(), &key).unwrap();
+        String::from_utf8(encoded.as_bytes().to_vec()).unwrap()
+    };
+    let longest = "n".repeat(175);
+    for name in ["notes.txt", "logs", "current", "a", "A", &longest] {
+        let stored = stored(name);
+        let mut room = names::Room::new();
+        assert_eq!(names::decode(stored.as_bytes(), &key, &mut room), Some(name.as_bytes()));
+        assert!(document.contains(&stored), "{stored} of {name} is not in docs/format.md");
+    }
+    let at = |path: &str| {
+        let mut at = folder.home();
+        at.extend(path.split('/').map(stored));
+        at
+    };
+    let mac = MacKey::derive(&home, &arena, header::MAC_INFO).unwrap();
+    for file in ["notes.txt", "logs/notes.txt"] {
+        let page = fs::read(at(file)).unwrap()[..4096].try_into().unwrap();
+        assert!(matches!(header::decode(&page, safe.id, &mac), Ok(Header::Nonce(_))), "{file}");
+    }
+    let key = SivKey::derive(&home, &arena, link::KEY_INFO).unwrap();
+    let target = fs::read_link(at("current")).unwrap().into_os_string().into_encoded_bytes();
+    assert_eq!(link::open(&target, &key), Some(b"notes.txt".to_vec()));
+    assert_eq!(link::seal(b"notes.txt", &key).as_ref(), Some(&target));
+    let text = String::from_utf8(target).unwrap();
+    assert!(document.contains(&text), "{text} is not in docs/format.md");
+}
+
+const EXCLUSIVE: &str = "exclusive.0000000000000001";
+const SHARED: &str = "shared.00000000-0000-4000-8000-00000000000b";
+
+/// The hosts of the golden leases, the one that had the home alone and the one that shares it.
+fn hosts() -> [Holder; 2] {
+    [(0x0a, "host-a"), (0x0b, "host-b")].map(|(last, name)| Holder {
+        id: Uuid::from_u128(VM.as_u128() - 1 + last),
+        name: name.to_owned(),
+    })
+}
+
+fn home_key(arena: &Arena) -> HomeKey {
+    let (kek, id) = kek(arena, "golden/1");
+    let safe = Sealed::<Safe>::read(&VmFolder::new(golden("v1")).safe()).unwrap();
+    safe.open(&kek, &id, arena).unwrap().1
+}
+
+#[test]
+fn the_leases_say_who_has_the_home() {
+    let arena = arena();
+    let folder = VmFolder::new(golden("v1"));
+    let leases = Leases::new(&folder, VM, &home_key(&arena), &arena).unwrap();
+    let [_, sharing] = hosts();
+    let holders = leases.holders().unwrap();
+    let [record] = &holders[..] else { panic!("{holders:?}") };
+    assert_eq!((record.vm, record.how, record.epoch), (VM, Use::Shared, 1));
+    assert_eq!((record.host, &record.host_name), (sharing.id, &sharing.name));
+    assert_eq!((record.since, record.renewed), (1_764_038_000, 1_764_038_005));
+    assert_eq!(record.standing, Standing::Held);
+    let document = document();
+    for file in [EXCLUSIVE, SHARED] {
+        assert!(document.contains(file), "{file} is not in docs/format.md");
+        for line in fs::read_to_string(folder.leases().join(file)).unwrap().lines() {
+            assert!(document.contains(line), "{line} is not in docs/format.md");
+        }
+    }
+}
+
+#[test]
+fn taking_the_same_leases_gives_the_same_files() {
+    let arena = arena();
+    let temporary = tempfile::tempdir().unwrap();
+    let folder = VmFolder::new(temporary.path());
+    let leases = Leases::new(&folder, VM, &home_key(&arena), &arena).unwrap();
+    let [alone, sharing] = hosts();
+    let claim = leases.take(&alone, Use::Exclusive, false, 1_764_037_800).unwrap().claim;
+    leases.release(&claim, 1_764_037_925).unwrap();
+    let mut claim = leases.take(&sharing, Use::Shared, false, 1_764_038_000).unwrap().claim;
+    assert_eq!(leases.renew(&mut claim, 1_764_038_005).unwrap(), Renewal::Stands);
+    for file in [EXCLUSIVE, SHARED] {
+        let made = fs::read_to_string(folder.leases().join(file)).unwrap();
+        assert_eq!(made, fs::read_to_string(golden("v1/leases").join(file)).unwrap(), "{file}");
+    }
 }
 
 fn document() -> String {
@@ -254,15 +352,19 @@ fn another_program_reads_what_this_one_writes() {
         assert_eq!(read["disks"][disk]["size"], 1 << 20);
         assert_eq!(read["disks"][disk]["sha256"], crypto::sha256_hex(&plain), "{disk}");
     }
+    let lease = &read["leases"]["exclusive.0000000000000001"];
+    assert_eq!((&lease["host_name"], &lease["standing"]), (&"host-a".into(), &"held".into()));
 }
 
-/// Writes a safe with two wraps and the disks `a` and `b`, one of each unit, with the same content.
+/// Writes a safe with two wraps, a lease, and the disks `a` and `b`, one of each unit, with the same content.
 fn write_folder(arena: &Arena, folder: &VmFolder, plain: &[u8]) {
     let keks = [kek(arena, "golden/1"), kek(arena, "recovery/2")];
     let home = HomeKey::generate(arena).unwrap();
     let wraps = keks.iter().map(|(kek, id)| Wrap::make(kek, id, &home).unwrap()).collect();
     let mut safe = Safe::new(VM, name("other"), Policy::default(), wraps);
     create(&folder.safe(), &mut safe, &home, arena).unwrap();
+    let leases = Leases::new(folder, VM, &home, arena).unwrap();
+    leases.take(&hosts()[0], Use::Exclusive, false, 1).unwrap();
     let size = plain.len() as u64;
     for (number, (disk, unit)) in [("a", Unit::B512), ("b", Unit::B4096)].into_iter().enumerate() {
         let key = Dek::generate(arena).unwrap();

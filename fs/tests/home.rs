@@ -5,30 +5,8 @@
 
 #![expect(clippy::unwrap_used, reason = "the helpers of a test may panic as the test does")]
 
-#[path = "home/acls.rs"]
-mod acls;
-#[path = "home/caching.rs"]
-mod caching;
-#[path = "home/data.rs"]
-mod data;
-#[expect(dead_code, reason = "shared with tests that need more of it")]
-#[path = "home/log.rs"]
-mod log;
-#[path = "home/mounted.rs"]
-mod mounted;
-#[path = "home/names.rs"]
-mod names;
-#[path = "home/owners.rs"]
-mod owners;
-#[path = "home/random.rs"]
-mod random;
-#[path = "home/reports.rs"]
-mod reports;
-#[path = "home/safety.rs"]
-mod safety;
-#[path = "home/space.rs"]
-mod space;
-#[path = "home/two_mounts.rs"]
-mod two_mounts;
-#[path = "home/xattrs.rs"]
-mod xattrs;
+#[path = "home/suite.rs"]
+mod suite;
+
+/// How the homes of these tests store names.
+const NAMES: cryptfs::safe::Names = cryptfs::safe::Names::Plain;

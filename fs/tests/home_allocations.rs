@@ -7,11 +7,15 @@
 #[path = "home/mounted.rs"]
 mod mounted;
 
+use cryptfs::safe::Names;
 use mounted::{Store, pattern};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::fs::{self, OpenOptions};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::sync::atomic::{AtomicU64, Ordering};
+
+/// How the homes of these tests store names.
+const NAMES: Names = Names::Plain;
 
 /// The system's allocator, counting the calls of all threads.
 struct Counting;
@@ -54,7 +58,12 @@ fn taken(what: &str, mut call: impl FnMut()) {
 
 #[test]
 fn requests_take_no_memory() {
-    let store = Store::new();
+    for names in [Names::Plain, Names::Encrypted] {
+        requests_of(&Store::new().with(names));
+    }
+}
+
+fn requests_of(store: &Store) {
     let Some(mount) = store.mount() else { return };
     let path = mount.at("f");
     fs::write(&path, pattern(1 << 20)).unwrap();
@@ -71,6 +80,8 @@ fn requests_take_no_memory() {
     taken("sync", || file.sync_data().unwrap());
     let name = std::ffi::CString::new(path.as_os_str().as_encoded_bytes()).unwrap();
     taken("stat", || assert!(rustix::fs::stat(&*name).unwrap().st_size > 0));
+    let missing = std::ffi::CString::new([name.as_bytes(), b"-missing"].concat()).unwrap();
+    taken("lookup", || assert!(rustix::fs::stat(&*missing).is_err()));
     drop(file);
     mount.unmount();
 }

@@ -20,6 +20,9 @@ use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::process::Command;
 
+/// How the homes of these tests store names.
+const NAMES: cryptfs::safe::Names = cryptfs::safe::Names::Plain;
+
 /// Descriptors of the process; half of them are for nodes.
 const DESCRIPTORS: usize = 1024;
 const NODES: usize = DESCRIPTORS / 2;

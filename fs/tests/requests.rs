@@ -18,6 +18,9 @@ use std::os::unix::fs::FileExt;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
+/// How the homes of these tests store names.
+const NAMES: cryptfs::safe::Names = cryptfs::safe::Names::Plain;
+
 /// Requests of a kind since the log was cleared.
 fn requests(kind: &str) -> usize {
     log::count(&["request", &format!("operation=\"{kind}\"")])

@@ -13,7 +13,7 @@ use crate::inventory::Inventory;
 use crate::keyring::{ClosedProvider, Keyring};
 use crate::keys::{NATIVE, now};
 use crate::passphrase::{self, PassphraseFault};
-use crate::service::polling;
+use crate::service::polling::{self, Polling};
 use crate::state::State;
 use crypto::{Arena, ArenaError, SelfTestError};
 use hostd_api::error::ErrorCode;
@@ -36,6 +36,9 @@ const STOP_WAIT: Duration = Duration::from_secs(30);
 
 /// Permissions of the runtime folders: sockets and VM folders inside have their own.
 const RUN_MODE: u32 = 0o755;
+
+/// Permissions of the folder of locks: nobody else has to do with them.
+const LOCKS_MODE: u32 = 0o700;
 
 /// Why the daemon does not run.
 #[derive(Debug, Error)]
@@ -97,9 +100,9 @@ pub fn run(config: Config, demo: bool) -> Result<(), StartError> {
         started: Instant::now(),
         confinement: Mutex::default(),
         warnings: Mutex::default(),
-        polling: polling::places(
+        polling: Polling::new(
             config.limits.polling_threads.unwrap_or_else(polling::default_places),
-        )?,
+        ),
         looking: Mutex::default(),
         config,
     });
@@ -141,6 +144,7 @@ fn claim_run(config: &Config) -> Result<FileLock, Fault> {
         }
     };
     files::folder(&config.vm_runs(), RUN_MODE, None)?;
+    files::folder(&config.locks(), LOCKS_MODE, None)?;
     Ok(lock)
 }
 

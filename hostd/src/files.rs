@@ -60,7 +60,29 @@ pub fn unlock(fd: &OwnedFd) {
 /// # Errors
 /// [`Fault::Io`] when the file cannot be opened or locked.
 pub fn lock(path: &Path) -> Result<Locked, Fault> {
-    let (fd, writable) = open_lock(path)?;
+    lock_if_possible(path)?.ok_or_else(|| Fault::io("make", path)(Errno::ROFS))
+}
+
+/// The same; `None` when there is no such file, and none can be made because the file system is read-only.
+///
+/// # Errors
+/// [`Fault::Io`] when the file cannot be opened or locked.
+pub fn lock_if_possible(path: &Path) -> Result<Option<Locked>, Fault> {
+    open_lock(path)?.map(|(fd, writable)| lock_open(path, fd, writable)).transpose()
+}
+
+/// The same on a descriptor that cannot write, for a lock that is shared with a process that must not fill the file
+/// system.
+///
+/// # Errors
+/// [`Fault::Io`] when the file cannot be opened, made or locked.
+pub fn lock_unwritable(path: &Path) -> Result<Locked, Fault> {
+    let flags = OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::RDONLY | OFlags::CREATE;
+    let fd = rustix::fs::open(path, flags, Mode::RUSR).map_err(Fault::io("open", path))?;
+    lock_open(path, fd, false)
+}
+
+fn lock_open(path: &Path, fd: OwnedFd, writable: bool) -> Result<Locked, Fault> {
     match take(&fd, writable) {
         Ok(()) if !writable => Ok(Locked::Ours(FileLock { fd: Some(fd) })),
         Ok(()) => {
@@ -82,18 +104,18 @@ pub fn lock(path: &Path) -> Result<Locked, Fault> {
 }
 
 /// Opens a lock file, and tells whether it can be written. On a file system that is mounted read-only the lock is
-/// taken on what is there: the file, or else the folder that it would be in.
-fn open_lock(path: &Path) -> Result<(OwnedFd, bool), Fault> {
+/// taken on the file that is there, if any.
+fn open_lock(path: &Path) -> Result<Option<(OwnedFd, bool)>, Fault> {
     let common = OFlags::CLOEXEC | OFlags::NOFOLLOW;
     let flags = common | OFlags::RDWR | OFlags::CREATE;
     match rustix::fs::open(path, flags, Mode::RUSR | Mode::WUSR) {
-        Ok(fd) => return Ok((fd, true)),
+        Ok(fd) => return Ok(Some((fd, true))),
         Err(Errno::ROFS) => {}
         Err(e) => return Err(Fault::io("open", path)(e)),
     }
     match rustix::fs::open(path, common | OFlags::RDONLY, Mode::empty()) {
-        Ok(fd) => Ok((fd, false)),
-        Err(Errno::NOENT) => Ok((open_folder(path.parent().unwrap_or(Path::new("/")))?, false)),
+        Ok(fd) => Ok(Some((fd, false))),
+        Err(Errno::NOENT) => Ok(None),
         Err(e) => Err(Fault::io("open", path)(e)),
     }
 }
@@ -217,6 +239,21 @@ mod tests {
         }
         drop(first);
         assert!(matches!(lock(&path).unwrap(), Locked::Ours(_)));
+    }
+
+    #[test]
+    fn an_unwritable_lock_is_held_once_and_by_every_copy() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lock");
+        let Locked::Ours(first) = lock_unwritable(&path).unwrap() else { panic!("not free") };
+        assert!(matches!(lock_unwritable(&path).unwrap(), Locked::Theirs(None)));
+        let shared = first.into_shared().unwrap();
+        let copy = shared.try_clone().unwrap();
+        drop(shared);
+        assert!(matches!(lock_unwritable(&path).unwrap(), Locked::Theirs(None)));
+        assert_eq!(rustix::io::write(&copy, b"x"), Err(Errno::BADF));
+        drop(copy);
+        assert!(matches!(lock_unwritable(&path).unwrap(), Locked::Ours(_)));
     }
 
     #[test]

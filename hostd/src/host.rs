@@ -9,13 +9,13 @@ use crate::fault::Fault;
 use crate::files::FileLock;
 use crate::inventory::Inventory;
 use crate::keyring::Keyring;
+use crate::service::polling::Polling;
 use crate::state::State;
 use crate::vm::{Access, Vm};
 use cryptfs::seal::Body;
 use hostd_api::error::ErrorCode;
 use hostd_api::types::{HostStatus, RegisterVm, VmInfo};
 use kms_client::native::NativeProvider;
-use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
@@ -55,8 +55,8 @@ pub struct Host {
     pub(crate) confinement: Mutex<Vec<String>>,
     /// Things found at run time that an operator should know.
     pub(crate) warnings: Mutex<Vec<Warning>>,
-    /// Places for threads of vmds that look for requests instead of sleeping, if any may.
-    pub(crate) polling: Option<OwnedFd>,
+    /// Places for threads of vmds that look for requests instead of sleeping.
+    pub(crate) polling: Polling,
     /// Held while processes that were left alone are looked at again.
     pub(crate) looking: Mutex<()>,
 }

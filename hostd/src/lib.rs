@@ -6,6 +6,7 @@
 //!
 //! A reader starts at [`daemon`], which lists start and stop in order.
 
+pub mod asker;
 pub mod cli;
 pub mod config;
 pub mod control;

@@ -12,10 +12,11 @@ use crate::host::Host;
 use crate::inventory::Inventory;
 use crate::keyring::{ClosedProvider, Keyring};
 use crate::keys::NATIVE;
+use crate::service::polling::Polling;
 use crate::state::State;
 use crypto::{Arena, Argon2Params, Passphrase};
 use hostd_api::error::{ApiError, ErrorCode};
-use hostd_api::types::{CreateDisk, CreateVm};
+use hostd_api::types::{CreateDisk, CreateVm, HomeNames};
 use kms_client::native::NativeProvider;
 use kms_client::{KeyProvider, KmsError};
 use std::path::{Path, PathBuf};
@@ -90,7 +91,9 @@ impl TestHost {
 
     /// Makes a VM.
     pub(crate) fn vm(&self, name: &str) {
-        self.host.create_vm(&CreateVm { name: name.into(), datastore: None }).unwrap();
+        self.host
+            .create_vm(&CreateVm { name: name.into(), datastore: None, names: HomeNames::Plain })
+            .unwrap();
     }
 
     /// Makes a disk.
@@ -134,6 +137,7 @@ fn build(dir: &Path, store: &Path, open: bool) -> Arc<Host> {
         ..Config::default()
     };
     files::folder(&config.vm_runs(), 0o755, None).unwrap();
+    files::folder(&config.locks(), 0o700, None).unwrap();
     let run_lock = patiently(|| match files::lock(&dir.join("run/hostd.lock")).unwrap() {
         Locked::Ours(lock) => Some(lock),
         Locked::Theirs(_) => None,
@@ -164,7 +168,7 @@ fn build(dir: &Path, store: &Path, open: bool) -> Arc<Host> {
         started: Instant::now(),
         confinement: Mutex::default(),
         warnings: Mutex::default(),
-        polling: None,
+        polling: Polling::new(0),
         looking: Mutex::default(),
         config,
     };

@@ -2,7 +2,6 @@
 
 use std::fs::{self, File};
 use std::io::Write;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -242,6 +241,9 @@ fn killing_hostd_in_the_middle_of_a_verb_leaves_whole_things() {
         for disk in disks.as_array().unwrap() {
             assert_ne!(disk["state"], "damaged", "{disk}");
         }
+        if !disks.as_array().unwrap().iter().any(|disk| disk["name"] == vm.as_str()) {
+            host.coffer(&["disk", "create", "web01", &vm, "--size", "1M"]).ok();
+        }
     }
     let names = |folder: &Path| -> Vec<String> {
         let entries = fs::read_dir(folder).unwrap().flatten();
@@ -251,11 +253,54 @@ fn killing_hostd_in_the_middle_of_a_verb_leaves_whole_things() {
     let hidden: Vec<String> =
         names(host.store()).into_iter().filter(|name| name.starts_with('.')).collect();
     assert_eq!(hidden, [".coffer-lock"]);
-    // A payload without a descriptor may be somebody's last copy, so it stays; here it must be an empty one.
+    // Nor does a payload stay that has no descriptor.
     for payload in names(&host.file("web01", "disks")).iter().filter(|name| name.ends_with(".data"))
     {
         let path = host.file("web01", &format!("disks/{payload}"));
-        let orphan = !path.with_extension("disk").exists();
-        assert!(!orphan || fs::metadata(&path).unwrap().blocks() == 0, "{payload}");
+        assert!(path.with_extension("disk").exists(), "{payload}");
     }
+}
+
+/// Where the memory with the places for polling is, by inode.
+fn polling_memory(pid: i32) -> Option<String> {
+    let maps = fs::read_to_string(format!("/proc/{pid}/maps")).ok()?;
+    let line = maps.lines().find(|line| line.contains("memfd:coffer-polling"))?;
+    line.split_whitespace().nth(4).map(str::to_owned)
+}
+
+#[test]
+fn vmds_from_before_and_after_a_restart_share_their_places_for_polling() {
+    needs!(Root);
+    let mut host = Host::prepare(|scratch| scratch.join("store"));
+    host.options.config = "[limits]\npolling_threads = 1\n".into();
+    host.write_config();
+    host.init();
+    host.up();
+    for vm in ["old", "new"] {
+        host.coffer(&["vm", "create", vm]).ok();
+        host.coffer(&["disk", "create", vm, "data", "--size", "1M"]).ok();
+    }
+    host.coffer(&["disk", "attach", "old", "data"]).ok();
+    let old = host.vmds();
+    for _ in 0..2 {
+        host.kill();
+        host.up();
+    }
+    host.coffer(&["disk", "attach", "new", "data"]).ok();
+    let vmds = host.vmds();
+    assert!(vmds.len() == 2 && vmds.contains(&old[0]), "{old:?} {vmds:?}");
+    let [one, other] = [0, 1].map(|at| polling_memory(vmds[at]));
+    assert!(one.is_some());
+    assert_eq!(one, other);
+
+    // With another number of places there are two.
+    host.kill();
+    host.options.config = "[limits]\npolling_threads = 2\n".into();
+    host.write_config();
+    host.up();
+    host.coffer(&["disk", "detach", "new", "data"]).ok();
+    host.coffer(&["disk", "attach", "new", "data"]).ok();
+    let vmds = host.vmds();
+    let [one, other] = [0, 1].map(|at| polling_memory(vmds[at]));
+    assert!(one.is_some() && other.is_some() && one != other, "{one:?} {other:?}");
 }

@@ -3,7 +3,8 @@
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use tests::host::{Host, set_length};
-use tests::needs;
+use tests::process::{self, Signal};
+use tests::{needs, wait};
 
 /// Paths and repairs of the findings, sorted.
 fn findings(report: &serde_json::Value) -> Vec<(String, String)> {
@@ -58,4 +59,35 @@ fn damage_is_named_and_remains_are_cleared() {
     host.coffer(&["vm", "fsck", "web01"]).ok();
     host.coffer(&["vm", "mount", "web01"]).ok();
     assert_eq!(fs::read(home.join("sub/notes")).unwrap(), [7; 5000]);
+}
+
+/// Ctrl-C ends the command, and with it the work in hostd and vmd.
+#[test]
+fn a_check_that_nobody_waits_for_ends() {
+    needs!(Root, Fuse);
+    let host = Host::start();
+    host.coffer(&["vm", "create", "web01"]).ok();
+    host.coffer(&["disk", "create", "web01", "root", "--size", "1M"]).ok();
+    // With a disk attached the vmd outlives the check.
+    host.coffer(&["disk", "attach", "web01", "root"]).ok();
+    let vmd = host.vmds()[0];
+    let home = host.file("web01", "home");
+    for folder in 0..20 {
+        fs::create_dir(home.join(folder.to_string())).unwrap();
+        for file in 0..2000 {
+            File::create(home.join(format!("{folder}/{file}"))).unwrap();
+        }
+    }
+    let mut coffer = host.spawn_coffer(&["vm", "fsck", "web01"]);
+    wait::until_true("the check begins", || host.log().contains("checking the home"));
+    process::send(vmd, Signal::STOP);
+    coffer.kill().unwrap();
+    coffer.wait().unwrap();
+    let given_up =
+        || host.log().lines().any(|line| line.contains("vm-check") && line.contains("has left"));
+    wait::until_true("hostd gives it up", given_up);
+    process::send(vmd, Signal::CONT);
+    wait::until_true("the vmd gives it up", || host.log().contains("told to nobody"));
+    assert_eq!(host.vmds(), [vmd]);
+    host.coffer(&["vm", "fsck", "web01"]).ok();
 }

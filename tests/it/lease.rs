@@ -146,7 +146,7 @@ fn a_second_host_is_told_who_has_the_home_and_takes_it_by_force_only() {
 }
 
 #[test]
-fn a_home_that_another_host_has_is_not_checked() {
+fn a_home_that_another_host_has_is_not_checked_nor_deleted() {
     needs!(Root, Fuse);
     let one = first();
     mount(&one, &["--exclusive"]);
@@ -156,6 +156,8 @@ fn a_home_that_another_host_has_is_not_checked() {
         let check = [&["vm", "fsck", "web01"], repair].concat();
         two.coffer(&check).refused(6, &[&host_id(&one), "unmount it there"]);
     }
+    let delete = ["vm", "delete", "web01", "--yes"];
+    two.coffer(&delete).refused(6, &[&host_id(&one), "coffer vm delete web01 --force"]);
     one.coffer(&["vm", "umount", "web01"]).ok();
     two.coffer(&["vm", "fsck", "web01", "--repair"]).ok();
     // What the check claimed is free again.

@@ -19,6 +19,7 @@ mod lifecycle;
 mod limits;
 mod locking;
 mod markers;
+mod names;
 mod nbd_guest;
 mod owner;
 mod races;

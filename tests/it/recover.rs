@@ -3,7 +3,9 @@
 use rustix::fs::{XattrFlags, getxattr, setxattr};
 use rustix::io::Errno;
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -22,10 +24,14 @@ struct Case {
 
 impl Case {
     fn new() -> Self {
+        Self::with_names("plain")
+    }
+
+    fn with_names(names: &str) -> Self {
         let host = Host::start();
         let backup = host.scratch().join("keys.backup");
         host.coffer(&["key", "backup", backup.to_str().unwrap()]).ok();
-        host.coffer(&["vm", "create", "web01"]).ok();
+        host.coffer(&["vm", "create", "web01", "--names", names]).ok();
         Self { host, backup }
     }
 
@@ -152,6 +158,9 @@ fn tree(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     found
 }
 
+/// Folders inside each other.
+const DEPTH: usize = 200;
+
 /// A list that lets the user 1234 read (acl(5); `linux/posix_acl_xattr.h`).
 const ACL: (&str, [u8; 44]) = (
     "system.posix_acl_access",
@@ -167,7 +176,11 @@ fn its_home_tree_equals_the_mounted_one() {
     if skipped("recover home") {
         return;
     }
-    let case = Case::new();
+    recovers_a_home(&Case::new());
+    recovers_a_home(&Case::with_names("encrypted"));
+}
+
+fn recovers_a_home(case: &Case) {
     case.host.coffer(&["vm", "mount", "web01"]).ok();
     let home = case.host.home("web01");
     fs::create_dir_all(home.join("a/b")).unwrap();
@@ -178,6 +191,13 @@ fn its_home_tree_equals_the_mounted_one() {
     std::os::unix::fs::FileExt::write_all_at(&holes, b"behind a hole", 50_000).unwrap();
     drop(holes);
     symlink("a/f512", home.join("link")).unwrap();
+    let odd = OsStr::from_bytes(b"a/\xff\n any bytes");
+    fs::write(home.join(odd), b"odd").unwrap();
+    // So deep that the stored path, with names of 24 bytes, is longer than any path in Linux.
+    let deep = home.join("d/".repeat(DEPTH));
+    fs::create_dir_all(&deep).unwrap();
+    fs::write(deep.join("f"), b"deep").unwrap();
+    setxattr(&deep, "user.deep", b"x", XattrFlags::empty()).unwrap();
     let attributes = [("a", "user.folder"), ("a/f1", "user.comment"), ("a/f1", "trusted.note")];
     for (place, name) in attributes {
         setxattr(home.join(place), name, b"its value", XattrFlags::empty()).unwrap();
@@ -186,9 +206,10 @@ fn its_home_tree_equals_the_mounted_one() {
     setxattr(home.join("a/f1"), "security.capability", &capability, XattrFlags::empty()).unwrap();
     setxattr(home.join("a/f511"), ACL.0, &ACL.1, XattrFlags::empty()).unwrap();
     let seen = tree(&home);
-    assert_eq!(seen.len(), 12, "{:?}", seen.keys());
+    assert_eq!(seen.len(), 14 + DEPTH, "{:?}", seen.keys());
     case.host.coffer(&["vm", "umount", "web01"]).ok();
     let out = case.out("home");
+    case.recover("info", &[]).ok();
     case.recover("home", &[&out]).ok();
     let recovered = tree(&out);
     assert_eq!(recovered.keys().collect::<Vec<_>>(), seen.keys().collect::<Vec<_>>());
@@ -203,11 +224,56 @@ fn its_home_tree_equals_the_mounted_one() {
         assert_eq!(value(place, name).unwrap(), b"its value", "{place} {name}");
     }
     assert_eq!(value("a/f511", ACL.0).unwrap(), ACL.1);
+    assert_eq!(value(&"d/".repeat(DEPTH), "user.deep").unwrap(), b"x");
     assert_eq!(
         value("a/f1", "security.capability"),
         Err(Errno::NODATA),
         "it says not of which file"
     );
+}
+
+/// Content has a proof of its own, so that a name which does not open costs the name alone.
+#[test]
+fn what_lost_its_encrypted_name_comes_out_under_the_stored_one() {
+    needs!(Root, Fuse);
+    if skipped("recover names") {
+        return;
+    }
+    let case = Case::with_names("encrypted");
+    case.host.coffer(&["vm", "mount", "web01"]).ok();
+    let home = case.host.home("web01");
+    for folder in ["good", "lost"] {
+        fs::create_dir(home.join(folder)).unwrap();
+    }
+    fs::write(home.join("lost/file"), b"content").unwrap();
+    let below = case.host.store().join("web01/home");
+    let stored = |folder: &Path| -> Vec<PathBuf> {
+        fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect()
+    };
+    let lost = stored(&below).into_iter().find(|folder| !stored(folder).is_empty()).unwrap();
+    symlink("good", home.join("link")).unwrap();
+    case.host.coffer(&["vm", "umount", "web01"]).ok();
+    fs::rename(&lost, below.join("renamed")).unwrap();
+    fs::write(below.join("planted"), [b'x'; 10_000]).unwrap();
+    let link = stored(&below).into_iter().find(|path| path.is_symlink()).unwrap();
+    let mut target = fs::read_link(&link).unwrap().into_os_string().into_string().unwrap();
+    fs::remove_file(&link).unwrap();
+    target.push('A');
+    symlink(target, &link).unwrap();
+
+    let bad = [
+        "renamed has a name that was not made",
+        "planted has a name that was not made",
+        "planted: not the header",
+        "is a link that was not made",
+    ];
+    case.recover("info", &[]).refused(9, &bad);
+    let out = case.out("home");
+    case.recover("home", &[&out]).refused(9, &bad);
+    let names: Vec<_> = tree(&out).into_iter().collect();
+    let expected = [("good", &b"folder"[..]), ("renamed", b"folder"), ("renamed/file", b"content")];
+    let expected = expected.map(|(name, content)| (PathBuf::from(name), content.to_vec()));
+    assert_eq!(names, expected);
 }
 
 #[test]

@@ -108,6 +108,58 @@ fn the_home_of_a_read_only_datastore_can_be_read() {
     host.coffer(&["vm", "umount", "web01"]).ok();
 }
 
+/// A copy of a VM may come without its lock file, and a read-only datastore can be given none.
+#[test]
+fn a_vm_without_a_lock_file_is_served_read_only_and_adopted() {
+    needs!(Root, Fuse);
+    let mut host = small_host();
+    host.coffer(&["disk", "create", "web01", "data", "--size", "1M"]).ok();
+    host.coffer(&["vm", "mount", "web01"]).ok();
+    fs::write(host.home("web01").join("notes"), "kept").unwrap();
+    host.coffer(&["vm", "umount", "web01"]).ok();
+    assert_eq!(host.stop(), Some(0));
+    fs::remove_file(host.file("web01", ".lock")).unwrap();
+    remount(host.store(), "ro");
+    host.up();
+    host.coffer(&["vm", "fsck", "web01"]).ok();
+    host.coffer(&["vm", "mount", "web01"]).ok();
+    host.coffer(&["disk", "attach", "web01", "data", "--read-only"]).ok();
+    let read = |host: &Host| {
+        assert_eq!(fs::read_to_string(host.home("web01").join("notes")).unwrap(), "kept");
+        let mut nbd = Nbd::open(&host.socket("web01", "data"), "data").unwrap();
+        assert!(nbd.read(0, 4096).unwrap() == [0; 4096], "a new disk reads as zeros");
+    };
+    read(&host);
+
+    // The lock lives with the vmd, not with hostd: one that is left alone is not locked around.
+    let vmds = host.vmds();
+    host.kill();
+    send(vmds[0], Signal::STOP);
+    host.up();
+    host.coffer(&["vm", "lock", "web01", "--force"]).refused(6, &["web01", "not under this hostd"]);
+    send(vmds[0], Signal::CONT);
+    until_true("the adoption", || host.state("web01") == "running");
+    assert_eq!(host.vmds(), vmds);
+    read(&host);
+
+    // Writable again, it still is the one that is held.
+    host.kill();
+    send(vmds[0], Signal::STOP);
+    remount(host.store(), "rw");
+    host.up();
+    host.coffer(&["disk", "delete", "web01", "data", "--yes"])
+        .refused(6, &["not under this hostd"]);
+    send(vmds[0], Signal::CONT);
+    until_true("the adoption", || host.state("web01") == "running");
+    host.kill_vmds();
+    until_true("the disk is back", || Nbd::open(&host.socket("web01", "data"), "data").is_ok());
+    host.coffer(&["disk", "detach", "web01", "data"]).ok();
+    host.coffer(&["vm", "umount", "web01"]).ok();
+    until_true("the vmd ends", || host.vmds().is_empty());
+    host.coffer(&["disk", "attach", "web01", "data"]).ok();
+    assert!(host.file("web01", ".lock").exists());
+}
+
 #[test]
 fn a_full_datastore_fails_the_write_and_keeps_what_was_there() {
     needs!(Root);

@@ -231,6 +231,18 @@ impl Host {
         run_command(command, None, COFFER)
     }
 
+    /// Starts `coffer` against this host, for a test that does not wait for its end.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    #[must_use]
+    pub fn spawn_coffer(&self, args: &[&str]) -> Child {
+        let mut command = Command::new(program("coffer"));
+        command.env("COFFER_SOCKET", self.run_dir().join("hostd.sock")).args(args);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        command.spawn().expect("coffer starts")
+    }
+
     /// Runs `coffer --json` and reads what it says.
     ///
     /// # Panics

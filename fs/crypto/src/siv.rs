@@ -26,10 +26,15 @@ pub struct SivKey {
     schedules: Held<Schedules>,
 }
 
-/// The two halves (RFC 5297 section 2.6), expanded.
+/// The two halves (RFC 5297 section 2.6), expanded, and what every value needs of the first: half of the cipher calls
+/// for a short one.
 struct Schedules {
     mac: Aes256Enc,
     counter: Aes256Enc,
+    /// Subkey K1 of CMAC.
+    subkey: u128,
+    /// CMAC of a block of zeros, with which S2V begins.
+    start: u128,
 }
 
 impl SivKey {
@@ -50,10 +55,7 @@ impl SivKey {
     fn expand(arena: &Arena, key: &[u8; Self::LEN]) -> Result<Self, KeyError> {
         let (mac, counter) = key.split_at(Self::LEN / 2);
         let (mac, counter) = (fixed::<32>(mac, "AES-SIV")?, fixed::<32>(counter, "AES-SIV")?);
-        let schedules = Held::new(arena, || Schedules {
-            mac: Aes256Enc::new(mac.into()),
-            counter: Aes256Enc::new(counter.into()),
-        })?;
+        let schedules = Held::new(arena, || Schedules::new(mac, counter))?;
         Ok(Self { schedules })
     }
 
@@ -91,10 +93,17 @@ impl std::fmt::Debug for SivKey {
 }
 
 impl Schedules {
+    fn new(mac: &[u8; 32], counter: &[u8; 32]) -> Self {
+        let (mac, counter) = (Aes256Enc::new(mac.into()), Aes256Enc::new(counter.into()));
+        let subkey = double(encrypt(&mac, 0));
+        // One whole block, so its subkey is K1.
+        let start = encrypt(&mac, subkey);
+        Self { mac, counter, subkey, start }
+    }
+
     /// S2V (RFC 5297 section 2.4).
     fn vector(&self, associated: &[&[u8]], data: &[u8]) -> u128 {
-        let zero = [0; BLOCK];
-        let mut sum = self.cmac(&[&zero]);
+        let mut sum = self.start;
         for part in associated {
             sum = double(sum) ^ self.cmac(&[part]);
         }
@@ -109,7 +118,7 @@ impl Schedules {
 
     /// CMAC (NIST SP 800-38B, RFC 4493) of the concatenation of `parts`.
     fn cmac(&self, parts: &[&[u8]]) -> u128 {
-        let key = double(self.encrypt_mac(0));
+        let key = self.subkey;
         let (mut state, mut held, mut count) = (0, [0; BLOCK], 0);
         for &byte in parts.iter().copied().flatten() {
             // The last block is special, so one is worked off only when more follows.

@@ -65,6 +65,7 @@ fn errno_of(error: &HomeError) -> Errno {
         HomeError::NotSupported(_) => Errno::OPNOTSUPP,
         HomeError::Stale(_) => Errno::STALE,
         HomeError::PastEnd => Errno::NXIO,
+        HomeError::Strays { .. } => Errno::NOTEMPTY,
         HomeError::ReadOnly => Errno::ROFS,
         HomeError::Limit { .. } => Errno::NFILE,
         HomeError::Damaged { .. }
@@ -146,5 +147,13 @@ mod tests {
         assert!(!routine(&io(5), Errno::IO));
         assert!(!routine(&io(28), Errno::NOSPC));
         assert!(routine(&io(2), Errno::NOENT));
+    }
+
+    #[test]
+    fn a_folder_that_only_looks_empty_is_not_and_is_logged() {
+        let strays = HomeError::Strays { folder: "d".into(), stray: "x".into() };
+        assert_eq!(errno_of(&strays), Errno::NOTEMPTY);
+        assert!(!routine(&strays, Errno::NOTEMPTY));
+        assert!(routine(&io(39), Errno::NOTEMPTY));
     }
 }

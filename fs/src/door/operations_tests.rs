@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::door::protocol::{Cache, Entry, NewAttributes, Write};
+use crate::safe::Names;
 use crypto::{Arena, HomeKey};
 use rustix::fs::FileType;
 use std::os::fd::OwnedFd;
@@ -68,7 +69,7 @@ impl Test {
         let (arena, folder) = (Arena::new(64 * 1024).unwrap(), tempfile::tempdir().unwrap());
         let key = HomeKey::generate(&arena).unwrap();
         let dir = OwnedFd::from(std::fs::File::open(folder.path()).unwrap());
-        let home = Home::open(dir, key, Uuid::from_u128(7), arena).unwrap();
+        let home = Home::open(dir, key, Uuid::from_u128(7), Names::Plain, arena).unwrap();
         Test { door: Door::new(home, caching, None), _folder: folder }
     }
 

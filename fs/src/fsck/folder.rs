@@ -6,10 +6,13 @@
 use super::{Finding, Grade, Mend, Report, shown_path};
 use crate::folder::{DESCRIPTOR_SUFFIX, PAYLOAD_SUFFIX, VmFolder, disk_of};
 use crate::seal::is_temporary;
+use rustix::fs::{Mode, OFlags, SeekFrom};
+use rustix::io::Errno;
 use std::collections::BTreeSet;
 use std::fs::{DirEntry, File, FileType};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 /// End of the name of a payload that the recovery tool did not finish.
@@ -24,14 +27,43 @@ const LOCK: &str = ".lock";
 /// Folder of the leases of the home, once it was mounted.
 const LEASES: &str = "leases";
 
-/// Looks at the names in the VM folder, in its `disks` and in its `leases`. `claimed` has the names of the payloads of all descriptors.
+/// Payloads that belong to a disk.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Claims {
+    /// Their names.
+    pub payloads: BTreeSet<String>,
+    /// Every descriptor has said which one is its own, so that all others are nobody's.
+    pub complete: bool,
+}
+
+impl Claims {
+    /// Whether the payload of this name is what is left of a disk that was never made: no descriptor names it, and it
+    /// has never held a byte.
+    #[must_use]
+    pub fn is_remains(&self, disks: &Path, name: &str) -> bool {
+        self.complete && !self.payloads.contains(name) && holds_nothing(&disks.join(name))
+    }
+}
+
+/// Whether a plain file has no data at all. Storage that cannot tell holes from data says that there is some
+/// (lseek(2), `SEEK_DATA`).
+fn holds_nothing(path: &Path) -> bool {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let Ok(file) = rustix::fs::open(path, flags, Mode::empty()).map(File::from) else {
+        return false;
+    };
+    let empty = file.metadata().is_ok_and(|meta| meta.is_file() && meta.blocks() == 0);
+    empty && rustix::fs::seek(&file, SeekFrom::Data(0)) == Err(Errno::NXIO)
+}
+
+/// Looks at the names in the VM folder, in its `disks` and in its `leases`. `claims` has the payloads of all descriptors.
 /// With `repair`, remains that mean nothing are removed; nobody may be changing the folder meanwhile.
 ///
 /// # Errors
 /// When nobody reads the report any more.
 pub fn check_folder(
     folder: &VmFolder,
-    claimed: &BTreeSet<String>,
+    claims: &Claims,
     repair: bool,
     report: &mut Report<'_>,
 ) -> io::Result<()> {
@@ -65,8 +97,12 @@ pub fn check_folder(
     }
     let mut disks = Place { folder: folder.disks(), shown: "disks/", repair, report };
     disks.each(|place, entry, name| {
-        if claimed.contains(name) || disk_of(name).is_some() {
+        if claims.payloads.contains(name) || disk_of(name).is_some() {
             return Ok(());
+        }
+        if name.ends_with(PAYLOAD_SUFFIX) && claims.is_remains(&place.folder, name) {
+            let what = "the empty payload of a disk whose creation was cut short";
+            return place.remove(entry, what);
         }
         let what = if name.ends_with(PAYLOAD_SUFFIX) {
             "it may be the payload of a disk, but no descriptor names it"
@@ -96,7 +132,7 @@ fn check_part(
         Err(error) => format!("it cannot be read: {error}"),
     };
     let mend = Mend::not("restore it from a backup");
-    report.found(Finding { path: name.to_owned(), grade: Grade::Damaged, what, mend })
+    report.found(Finding { path: name.to_owned(), plain: None, grade: Grade::Damaged, what, mend })
 }
 
 fn is_real_folder(path: &Path) -> bool {
@@ -147,6 +183,11 @@ impl Place<'_, '_> {
         if !entry.file_type().is_ok_and(|kind: FileType| kind.is_file()) {
             return self.stray(entry, "it has the name of remains of ours, but is no plain file");
         }
+        self.remove(entry, what)
+    }
+
+    /// Remains that mean nothing.
+    fn remove(&mut self, entry: &DirEntry, what: &str) -> io::Result<()> {
         let remove = || {
             std::fs::remove_file(entry.path())?;
             File::open(&self.folder)?.sync_all()
@@ -162,14 +203,14 @@ impl Place<'_, '_> {
 
     fn found(&mut self, at: &DirEntry, grade: Grade, what: &str, mend: Mend) -> io::Result<()> {
         let path = format!("{}{}", self.shown, shown_path(at.file_name().as_bytes()));
-        self.report.found(Finding { path, grade, what: what.to_owned(), mend })
+        self.report.found(Finding { path, plain: None, grade, what: what.to_owned(), mend })
     }
 
     fn unreadable(&mut self, error: &io::Error) -> io::Result<()> {
         let path = if self.shown.is_empty() { "." } else { self.shown }.to_owned();
         let what = format!("it cannot be read: {error}");
         let mend = Mend::not("check the datastore, then check again");
-        self.report.found(Finding { path, grade: Grade::Damaged, what, mend })
+        self.report.found(Finding { path, plain: None, grade: Grade::Damaged, what, mend })
     }
 }
 

@@ -6,7 +6,7 @@
 
 mod folder;
 
-pub use folder::check_folder;
+pub use folder::{Claims, check_folder};
 
 use serde::{Deserialize, Serialize};
 use std::io;
@@ -85,6 +85,9 @@ impl Mend {
 pub struct Finding {
     /// Path below the VM folder, as [`shown_path`] writes it.
     pub path: String,
+    /// Path in the mounted home, likewise, where the names of the home are encrypted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plain: Option<String>,
     /// How bad it is.
     pub grade: Grade,
     /// What is wrong.
@@ -128,6 +131,7 @@ pub struct Report<'a> {
     totals: Totals,
     listed: u64,
     emit: &'a mut dyn FnMut(&Line) -> io::Result<()>,
+    is_heard: &'a dyn Fn() -> bool,
 }
 
 impl std::fmt::Debug for Report<'_> {
@@ -139,7 +143,19 @@ impl std::fmt::Debug for Report<'_> {
 impl<'a> Report<'a> {
     /// A report whose lines go to `emit`.
     pub fn new(emit: &'a mut dyn FnMut(&Line) -> io::Result<()>) -> Report<'a> {
-        Report { totals: Totals::default(), listed: 0, emit }
+        Report { totals: Totals::default(), listed: 0, emit, is_heard: &(|| true) }
+    }
+
+    /// The same, whose reader can leave: `is_heard` tells before each object whether somebody still reads.
+    #[must_use]
+    pub fn heard_by(self, is_heard: &'a dyn Fn() -> bool) -> Report<'a> {
+        Report { is_heard, ..self }
+    }
+
+    /// Whether somebody still reads.
+    #[must_use]
+    pub fn is_heard(&self) -> bool {
+        (self.is_heard)()
     }
 
     /// Counts an object that was looked at.

@@ -24,6 +24,11 @@ fn fixture() -> Fixture {
 }
 
 fn run(f: &Fixture, repair: bool) -> (Vec<Finding>, Totals) {
+    run_with(f, repair, true)
+}
+
+/// With descriptors that have all said what belongs to them, or not.
+fn run_with(f: &Fixture, repair: bool, complete: bool) -> (Vec<Finding>, Totals) {
     let mut findings = Vec::new();
     let mut emit = |line: &Line| {
         if let Line::Finding(finding) = line {
@@ -32,8 +37,8 @@ fn run(f: &Fixture, repair: bool) -> (Vec<Finding>, Totals) {
         Ok(())
     };
     let mut report = Report::new(&mut emit);
-    let claimed = BTreeSet::from(["root.data".to_owned()]);
-    check_folder(&f.folder, &claimed, repair, &mut report).unwrap();
+    let claims = Claims { payloads: BTreeSet::from(["root.data".to_owned()]), complete };
+    check_folder(&f.folder, &claims, repair, &mut report).unwrap();
     let totals = report.totals();
     (findings, totals)
 }
@@ -134,4 +139,32 @@ fn paths_are_fit_for_terminals() {
     assert_eq!(shown_path("home/gr\u{fc}n".as_bytes()), "home/gr\u{fc}n");
     assert_eq!(shown_path(b"a\nb\\\x1b[0m\xff"), "a\\nb\\\\\\u{1b}[0m\\xff");
     assert_eq!(shown_path(&[b'x'; MAX_PATH + 1]), format!("...{}", "x".repeat(MAX_PATH)));
+}
+
+#[test]
+fn an_empty_payload_of_nobody_goes_with_a_repair_and_one_with_data_stays() {
+    let f = fixture();
+    let [cut, sized, full] =
+        ["cut.data", "sized.data", "full.data"].map(|n| f.folder.disks().join(n));
+    fs::write(&cut, "").unwrap();
+    fs::File::create(&sized).unwrap().set_len(1 << 30).unwrap();
+    fs::write(&full, "x").unwrap();
+    fs::write(f.folder.payload(&"root".parse().unwrap()), "").unwrap();
+    let strays = |findings: Vec<Finding>| {
+        let mut known: Vec<_> = findings
+            .into_iter()
+            .map(|f| (f.path, matches!(f.mend, Mend::Possible { .. } | Mend::Done { .. })))
+            .collect();
+        known.sort();
+        known
+    };
+    let named = |cut: bool| {
+        ["cut", "full", "sized"].map(|n| (format!("disks/{n}.data"), cut && n != "full")).to_vec()
+    };
+    assert_eq!(strays(run(&f, false).0), named(true));
+    // A descriptor that cannot be read may name any of them.
+    assert_eq!(strays(run_with(&f, true, false).0), named(false));
+    assert_eq!(strays(run(&f, true).0), named(true));
+    assert!(!cut.exists() && !sized.exists() && full.exists());
+    assert!(f.folder.payload(&"root".parse().unwrap()).exists());
 }

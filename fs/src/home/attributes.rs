@@ -3,8 +3,8 @@
 //! Owns the translation from the stored file's attributes: the plain size comes from the stored length alone,
 //! so no header is read for it; must not know FUSE.
 
+use super::keys::HomeKeys;
 use super::layout::{HEADER, decode};
-use super::link;
 use super::node::Node;
 use rustix::fs::{FileType, Stat};
 
@@ -53,12 +53,12 @@ pub(crate) struct Changes {
 }
 
 impl Attributes {
-    pub(crate) fn of(node: &Node, stat: &Stat) -> Attributes {
+    pub(crate) fn of(node: &Node, stat: &Stat, keys: &HomeKeys) -> Attributes {
         let stored = u64::try_from(stat.st_size).unwrap_or(0);
         let blocks = u64::try_from(stat.st_blocks).unwrap_or(0);
         let (size, blocks) = match node.kind {
             FileType::RegularFile => (decode(stored).size(), blocks.saturating_sub(HEADER / 512)),
-            FileType::Symlink => (link::plain_len(stored), blocks),
+            FileType::Symlink => (keys.link_len(stored), blocks),
             _ => (stored, blocks),
         };
         Attributes {

@@ -6,13 +6,19 @@
 use super::attributes::{Attributes, Changes, NewTime};
 use super::create::{Caller, SET_GROUP, set_mode};
 use super::error::HomeError;
-use super::node::Node;
+use super::folder::{BATCH, is_dot};
+use super::names::Room;
+use super::node::{At, Node};
 use super::open::OpenFile;
-use super::tree::{Home, attributes_of, stat_at};
+use super::tree::{Home, stat_at};
+use crate::fsck::shown_path;
 use rustix::fs::{
-    AtFlags, FileType, Gid, RenameFlags, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT, Uid,
+    AtFlags, FileType, Gid, Mode, OFlags, RawDir, RenameFlags, Timespec, Timestamps, UTIME_NOW,
+    UTIME_OMIT, Uid,
 };
+use rustix::io::Errno;
 use std::ffi::OsStr;
+use std::mem::MaybeUninit;
 
 impl Home {
     /// Changes attributes and returns them. `file` is the open file when the request came through a handle.
@@ -51,7 +57,7 @@ impl Home {
         if changes.accessed.is_some() || changes.modified.is_some() {
             set_times(&node, changes)?;
         }
-        attributes_of(&node)
+        self.attributes_of(&node)
     }
 
     /// Removes a name that is not a folder's.
@@ -66,7 +72,8 @@ impl Home {
 
     fn unlink(&self, parent: u64, name: &OsStr, flags: AtFlags) -> Result<(), HomeError> {
         let at = self.at(parent, name)?;
-        rustix::fs::unlinkat(&at.parent.fd, at.name, flags).map_err(HomeError::io("unlink"))
+        rustix::fs::unlinkat(&at.parent.fd, &*at.name, flags)
+            .map_err(|error| self.refused("unlink", error, &at))
     }
 
     /// Renames in one call of the storage, with its flags (`renameat2(2)`).
@@ -78,8 +85,8 @@ impl Home {
     ) -> Result<(), HomeError> {
         let (from, to) = (self.at(from.0, from.1)?, self.at(to.0, to.1)?);
         let flags = RenameFlags::from_bits_retain(flags);
-        rustix::fs::renameat_with(&from.parent.fd, from.name, &to.parent.fd, to.name, flags)
-            .map_err(HomeError::io("rename"))?;
+        rustix::fs::renameat_with(&from.parent.fd, &*from.name, &to.parent.fd, &*to.name, flags)
+            .map_err(|error| self.refused("rename", error, &to))?;
         // Where these fail, the node is found stale when it is next opened, and looked up again.
         if let Ok(stat) = stat_at(&to) {
             self.nodes.relocate(&stat, &to);
@@ -90,6 +97,41 @@ impl Home {
             self.nodes.relocate(&stat, &from);
         }
         Ok(())
+    }
+}
+
+impl Home {
+    /// The fault for an error of the storage. A folder that looks empty and is not is one that nobody understands:
+    /// what is in it is told.
+    fn refused(&self, doing: &'static str, error: Errno, at: &At<'_>) -> HomeError {
+        if error == Errno::NOTEMPTY
+            && self.names.is_encrypted()
+            && let Ok(Some(stray)) = self.only_strays(at)
+        {
+            let folder = self.names.plain_owned(at.name.to_os_string());
+            return HomeError::Strays { folder: folder.to_string_lossy().into_owned(), stray };
+        }
+        HomeError::io(doing)(error)
+    }
+
+    /// One of the names in a folder that has no other names than such as are not of this home.
+    fn only_strays(&self, at: &At<'_>) -> Result<Option<String>, Errno> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let fd = rustix::fs::openat(&at.parent.fd, &*at.name, flags, Mode::empty())?;
+        let mut space = [MaybeUninit::<u8>::uninit(); BATCH];
+        let (mut entries, mut room, mut stray) = (RawDir::new(fd, &mut space), Room::new(), None);
+        while let Some(entry) = entries.next() {
+            let entry = entry?;
+            let stored = entry.file_name().to_bytes();
+            if is_dot(stored) {
+                continue;
+            }
+            if self.names.plain(stored, &mut room).is_some() {
+                return Ok(None);
+            }
+            stray.get_or_insert_with(|| shown_path(stored));
+        }
+        Ok(stray)
     }
 }
 

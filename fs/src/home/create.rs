@@ -6,7 +6,6 @@
 
 use super::attributes::{Attributes, permissions};
 use super::error::HomeError;
-use super::link::MAX_TARGET;
 use super::node::{At, Node};
 use super::open::{OpenFile, open_node};
 use super::tree::{Home, stat_at};
@@ -63,7 +62,8 @@ impl Home {
     ) -> Result<Attributes, HomeError> {
         let at = self.at(parent, name)?;
         let mode = mode_in(&at.parent, mode, caller)?;
-        rustix::fs::mkdirat(&at.parent.fd, at.name, mode.raw()).map_err(HomeError::io("mkdir"))?;
+        rustix::fs::mkdirat(&at.parent.fd, &*at.name, mode.raw())
+            .map_err(HomeError::io("mkdir"))?;
         self.finish(&at, Some(mode), caller, AtFlags::REMOVEDIR).map(|(made, _)| made)
     }
 
@@ -79,15 +79,15 @@ impl Home {
         let at = self.at(parent, name)?;
         let kind = FileType::from_raw_mode(mode);
         let mode = mode_in(&at.parent, mode, caller)?;
-        rustix::fs::mknodat(&at.parent.fd, at.name, kind, mode.raw(), device.into())
+        rustix::fs::mknodat(&at.parent.fd, &*at.name, kind, mode.raw(), device.into())
             .map_err(HomeError::io("mknod"))?;
         self.finish(&at, Some(mode), caller, AtFlags::empty()).map(|(made, _)| made)
     }
 
-    /// Makes a symbolic link; its target is stored with a tag, without which it is not believed.
+    /// Makes a symbolic link; its target is stored with a tag, without which it is not believed, or encrypted.
     ///
     /// # Errors
-    /// `ENAMETOOLONG` beyond [`MAX_TARGET`], or the storage's own limit.
+    /// `ENAMETOOLONG` for a target whose stored form is too long for Linux, or for the storage.
     pub(crate) fn make_link(
         &self,
         parent: u64,
@@ -100,11 +100,9 @@ impl Home {
         if target.is_empty() || target.contains(&0) {
             return Err(HomeError::Invalid("target of a link"));
         }
-        if target.len() > MAX_TARGET {
-            return Err(HomeError::io("symlink")(Errno::NAMETOOLONG));
-        }
         let stored = self.keys.seal_link(target);
-        rustix::fs::symlinkat(&stored[..], &at.parent.fd, at.name)
+        let stored = stored.ok_or_else(|| HomeError::io("symlink")(Errno::NAMETOOLONG))?;
+        rustix::fs::symlinkat(&stored[..], &at.parent.fd, &*at.name)
             .map_err(HomeError::io("symlink"))?;
         self.finish(&at, None, caller, AtFlags::empty()).map(|(made, _)| made)
     }
@@ -113,7 +111,7 @@ impl Home {
     pub(crate) fn link(&self, id: u64, parent: u64, name: &OsStr) -> Result<Attributes, HomeError> {
         let node = self.node(id)?;
         let at = self.at(parent, name)?;
-        match rustix::fs::linkat(&node.fd, "", &at.parent.fd, at.name, AtFlags::EMPTY_PATH) {
+        match rustix::fs::linkat(&node.fd, "", &at.parent.fd, &*at.name, AtFlags::EMPTY_PATH) {
             // Without CAP_DAC_READ_SEARCH a descriptor cannot be linked; its name can.
             Err(Errno::NOENT) => link_by_name(&node, &at)?,
             linked => linked.map_err(HomeError::io("link"))?,
@@ -134,7 +132,7 @@ impl Home {
         let flags =
             OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let mode = mode_in(&at.parent, mode, caller)?;
-        match rustix::fs::openat(&at.parent.fd, at.name, flags, mode.raw()) {
+        match rustix::fs::openat(&at.parent.fd, &*at.name, flags, mode.raw()) {
             Ok(fd) => {
                 let (made, node) = self.finish(&at, Some(mode), caller, AtFlags::empty())?;
                 let opened = self.adopt_file(&node, fd);
@@ -175,7 +173,7 @@ impl Home {
     ) -> Result<(Attributes, Arc<Node>), HomeError> {
         let finished = self.pin(at).and_then(|(node, stat)| {
             match own(&at.parent, &node, stat, mode, caller) {
-                Ok(stat) => Ok((Attributes::of(&node, &stat), node)),
+                Ok(stat) => Ok((Attributes::of(&node, &stat, &self.keys), node)),
                 Err(error) => {
                     self.forget(node.id, 1);
                     Err(error)
@@ -184,7 +182,7 @@ impl Home {
         });
         if finished.is_err() {
             // The first fault is the one to report.
-            let _ = rustix::fs::unlinkat(&at.parent.fd, at.name, removal);
+            let _ = rustix::fs::unlinkat(&at.parent.fd, &*at.name, removal);
         }
         finished
     }
@@ -276,6 +274,6 @@ fn link_by_name(node: &Node, to: &At<'_>) -> Result<(), HomeError> {
         return Err(HomeError::Stale(node.id));
     }
     let flags = AtFlags::empty();
-    rustix::fs::linkat(&from.parent.fd, &from.name, &to.parent.fd, to.name, flags)
+    rustix::fs::linkat(&from.parent.fd, &from.name, &to.parent.fd, &*to.name, flags)
         .map_err(HomeError::io("link"))
 }

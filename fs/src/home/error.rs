@@ -72,6 +72,17 @@ pub enum HomeError {
     /// A name that is empty, `.`, `..`, or has a slash or a zero byte.
     #[error("not a name of one path component")]
     BadName,
+    /// A folder that looks empty holds files that are not of this home.
+    #[error(
+        "folder {folder:?} looks empty and is not: the storage has {stray:?} in it, and perhaps more, which no mount of \
+         this home has made; move them away below the mount, `coffer vm fsck` names all of them"
+    )]
+    Strays {
+        /// Last name it was seen under.
+        folder: String,
+        /// One of them, as the storage names it.
+        stray: String,
+    },
     /// A request the storage layout cannot do.
     #[error("not supported: {0}")]
     NotSupported(&'static str),

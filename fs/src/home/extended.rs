@@ -86,9 +86,10 @@ impl Home {
             let len = on_inode(&node, read).map_err(|error| absent(error, &kept))?;
             let stored = &mut buffer[..len];
             match kept {
-                Kept::Sealed(_) => {
-                    self.keys.open_value(name.as_bytes(), stored, || node.label()).map(deliver)
-                }
+                Kept::Sealed(_) => self
+                    .keys
+                    .open_value(name.as_bytes(), stored, || node.label(&self.names))
+                    .map(deliver),
                 Kept::Acl(_) => Ok(deliver(stored)),
             }
         })
@@ -111,7 +112,7 @@ impl Home {
         match kept {
             Kept::Sealed(_) => {
                 let nonce = crypto::random_array::<NONCE_LEN>()
-                    .map_err(|source| HomeError::Key { file: node.label(), source })?;
+                    .map_err(|source| HomeError::Key { file: node.label(&self.names), source })?;
                 with_copy_buffer(MAX_STORED.max(OVERHEAD + value.len()), |room| {
                     let sealed = self.keys.seal_value(name.as_bytes(), value, &nonce, room);
                     set(sealed.ok_or(HomeError::Invalid("length of an extended attribute"))?)

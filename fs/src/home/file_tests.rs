@@ -3,6 +3,7 @@ use crate::backing::{Backing, Call, Fault, FaultyBacking, FileBacking, When};
 use crate::home::keys::OPEN_FILE_ARENA;
 use crate::home::layout::{UNIT, physical};
 use crate::home::space::Zeroing;
+use crate::safe::Names;
 use crypto::{Arena, HomeKey};
 use std::os::fd::OwnedFd;
 use uuid::Uuid;
@@ -10,7 +11,7 @@ use uuid::Uuid;
 fn keys() -> Arc<HomeKeys> {
     let arena = Arena::new(256 * 1024).unwrap();
     let home = HomeKey::generate(&arena).unwrap();
-    Arc::new(HomeKeys::new(home, Uuid::from_u128(7), arena).unwrap())
+    Arc::new(HomeKeys::new(home, Uuid::from_u128(7), Names::Plain, arena).unwrap())
 }
 
 struct Fixture {
@@ -198,7 +199,7 @@ fn files_of_other_homes_are_refused() {
     assert!(matches!(thief.open(), Err(HomeError::Damaged { .. })), "same VM id, other key");
     let arena = Arena::new(64 * 1024).unwrap();
     let key = HomeKey::generate(&arena).unwrap();
-    let other = Arc::new(HomeKeys::new(key, Uuid::from_u128(8), arena).unwrap());
+    let other = Arc::new(HomeKeys::new(key, Uuid::from_u128(8), Names::Plain, arena).unwrap());
     let thief = Fixture { keys: other, raw: fixture.raw.try_clone().unwrap() };
     assert!(
         matches!(thief.open(), Err(HomeError::Foreign { owner, .. }) if owner == Uuid::from_u128(7))
@@ -281,7 +282,8 @@ fn parallel_writers_of_neighbouring_bytes_lose_nothing() {
 fn an_open_file_takes_little_locked_memory() {
     let arena = Arena::new(256 * 1024).unwrap();
     let home = HomeKey::generate(&arena).unwrap();
-    let keys = Arc::new(HomeKeys::new(home, Uuid::from_u128(7), arena.clone()).unwrap());
+    let keys =
+        Arc::new(HomeKeys::new(home, Uuid::from_u128(7), Names::Plain, arena.clone()).unwrap());
     let fixture = Fixture { keys, raw: tempfile::tempfile().unwrap() };
     let before = arena.usage().used;
     let file = fixture.open().unwrap();

@@ -4,6 +4,7 @@ use super::*;
 use crate::backing::{Backing, Fault, FaultyBacking, FileBacking};
 use crate::home::keys::HomeKeys;
 use crate::home::layout::SECTOR_LEN;
+use crate::safe::Names;
 use crypto::{Arena, HomeKey};
 use uuid::Uuid;
 
@@ -69,7 +70,8 @@ fn old_or_new(found: &[u8], old: &[u8], new: &[u8], case: &str) {
 fn no_byte_is_lost_wherever_the_storage_fills_up() {
     let arena = Arena::new(64 * 1024).unwrap();
     let key = HomeKey::generate(&arena).unwrap();
-    let keys = Arc::new(HomeKeys::new(key, Uuid::from_u128(7), arena.clone()).unwrap());
+    let keys =
+        Arc::new(HomeKeys::new(key, Uuid::from_u128(7), Names::Plain, arena.clone()).unwrap());
     let changes = [
         Change::Write { at: 0, len: 10 },
         Change::Write { at: 90, len: 5000 },

@@ -1,12 +1,14 @@
 //! The home key at work: headers, file keys, link tags and sealed attributes of one VM home.
 //!
-//! Owns the home key and the MAC keys derived from it; must not know storage or sizes. Flow: a header page
+//! Owns the home key and the keys derived from it, but that of names (`naming`); must not know storage or sizes. Flow: a header page
 //! goes in, the cipher of its file comes out, or the reason why the page is refused.
 
 use super::error::HomeError;
 use super::header::{self, Header, HeaderFault, MAC_INFO, NONCE_LEN, PAGE_LEN};
 use super::{link, xattr};
+use crate::safe::Names;
 use crypto::{Arena, HomeKey, KeyError, MacKey, SivKey, Unit, Xts};
+use std::borrow::Cow;
 use uuid::Uuid;
 
 /// Most bytes of the arena that an open file takes, with either cipher engine: its key or its key schedule. The
@@ -17,34 +19,64 @@ pub const OPEN_FILE_ARENA: usize = 1024;
 pub(crate) struct HomeKeys {
     home: HomeKey,
     mac: MacKey,
-    link_mac: MacKey,
+    links: LinkKey,
     values: SivKey,
     vm: Uuid,
     arena: Arena,
 }
 
+/// What protects the targets of links.
+enum LinkKey {
+    /// They are in clear, with a tag.
+    Tag(MacKey),
+    /// They are encrypted, as names are.
+    Seal(SivKey),
+}
+
 impl HomeKeys {
-    pub(crate) fn new(home: HomeKey, vm: Uuid, arena: Arena) -> Result<HomeKeys, KeyError> {
+    pub(crate) fn new(
+        home: HomeKey,
+        vm: Uuid,
+        names: Names,
+        arena: Arena,
+    ) -> Result<HomeKeys, KeyError> {
         let mac = MacKey::derive(&home, &arena, MAC_INFO)?;
-        let link_mac = MacKey::derive(&home, &arena, link::MAC_INFO)?;
+        let links = match names {
+            Names::Plain => LinkKey::Tag(MacKey::derive(&home, &arena, link::MAC_INFO)?),
+            Names::Encrypted => LinkKey::Seal(SivKey::derive(&home, &arena, link::KEY_INFO)?),
+        };
         let values = SivKey::derive(&home, &arena, xattr::KEY_INFO)?;
-        Ok(HomeKeys { home, mac, link_mac, values, vm, arena })
+        Ok(HomeKeys { home, mac, links, values, vm, arena })
     }
 
-    /// The stored form of a link's target.
-    pub(crate) fn seal_link(&self, target: &[u8]) -> Vec<u8> {
-        link::encode(target, &self.link_mac)
+    /// The stored form of a link's target; `None` when it would be too long.
+    pub(crate) fn seal_link(&self, target: &[u8]) -> Option<Vec<u8>> {
+        match &self.links {
+            LinkKey::Tag(mac) => link::encode(target, mac),
+            LinkKey::Seal(key) => link::seal(target, key),
+        }
     }
 
     /// The target in a stored form, if it was made with the key of this home.
     pub(crate) fn open_link<'a>(
         &self,
         stored: &'a [u8],
-        file: &str,
-    ) -> Result<&'a [u8], HomeError> {
+        file: impl FnOnce() -> String,
+    ) -> Result<Cow<'a, [u8]>, HomeError> {
         let what = "it is a link that was not made in the mounted home, or was edited";
-        link::decode(stored, &self.link_mac)
-            .ok_or_else(|| HomeError::Damaged { file: file.to_owned(), what })
+        let target = match &self.links {
+            LinkKey::Tag(mac) => link::decode(stored, mac).map(Cow::Borrowed),
+            LinkKey::Seal(key) => link::open(stored, key).map(Cow::Owned),
+        };
+        target.ok_or_else(|| HomeError::Damaged { file: file(), what })
+    }
+
+    /// Length of the target of a link whose stored one has so many bytes.
+    pub(crate) fn link_len(&self, stored: u64) -> u64 {
+        match &self.links {
+            LinkKey::Tag(_) => link::plain_len(stored),
+            LinkKey::Seal(_) => link::opened_len(stored),
+        }
     }
 
     /// The stored form of the value of an extended attribute, in `room`; see [`xattr::seal`].

@@ -1,11 +1,12 @@
 //! VM homes: a tree of encrypted files that looks like a plain folder.
 //!
-//! Owns the format of home files, links and extended attributes (`layout`, `header`, `link`, `xattr`), the files themselves (`file`, `tail`, `space`) and the
-//! tree of nodes over the ciphertext folder (`tree`); must not know FUSE. Flow: a node of a [`Home`] is
+//! Owns the format of home files, links, encrypted names and extended attributes (`layout`, `header`, `link`, `names`,
+//! `xattr`), the files themselves (`file`, `tail`, `space`) and the tree of nodes over the ciphertext folder (`tree`); must not know FUSE. Flow: a node of a [`Home`] is
 //! opened into a file, whose key comes from the home key and the nonce in its header, and whose reads and
 //! writes go to the stored file one to one, shifted by the header.
 
 mod attributes;
+mod base64url;
 mod change;
 pub mod check;
 mod copy;
@@ -20,6 +21,8 @@ pub mod layout;
 pub mod link;
 #[cfg(test)]
 mod model;
+pub mod names;
+mod naming;
 mod node;
 mod open;
 mod pressure;

@@ -5,12 +5,13 @@
 //! remembers it, so its inode number cannot be given to another file meanwhile.
 
 use super::error::HomeError;
+use super::naming::{Naming, StoredName};
 use super::open::OpenFile;
 use super::pressure::Pressure;
 use super::recent::Recent;
 use rustix::fs::{FileType, Stat};
 use std::collections::HashMap;
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
@@ -30,7 +31,7 @@ pub(crate) fn key_of(stat: &Stat) -> Key {
     (stat.st_dev, stat.st_ino)
 }
 
-/// A name in a folder.
+/// A name in a folder, as the storage has it.
 #[derive(Debug, Clone)]
 pub(crate) struct Place {
     pub(crate) parent: Arc<Node>,
@@ -39,7 +40,7 @@ pub(crate) struct Place {
 
 impl Place {
     pub(crate) fn at(&self) -> At<'_> {
-        At { parent: Arc::clone(&self.parent), name: &self.name }
+        At { parent: Arc::clone(&self.parent), name: StoredName::AsIs(&self.name) }
     }
 }
 
@@ -47,7 +48,7 @@ impl Place {
 #[derive(Debug, Clone)]
 pub(crate) struct At<'a> {
     pub(crate) parent: Arc<Node>,
-    pub(crate) name: &'a OsStr,
+    pub(crate) name: StoredName<'a>,
 }
 
 impl At<'_> {
@@ -99,7 +100,7 @@ impl Node {
         let mut place = self.place.lock().unwrap_or_else(PoisonError::into_inner);
         let there = place
             .as_ref()
-            .is_some_and(|place| Arc::ptr_eq(&place.parent, &at.parent) && place.name == at.name);
+            .is_some_and(|place| Arc::ptr_eq(&place.parent, &at.parent) && place.name == *at.name);
         if !there {
             let before = place.replace(at.keep());
             drop(place);
@@ -108,9 +109,10 @@ impl Node {
     }
 
     /// Last known name, for messages.
-    pub(super) fn label(&self) -> String {
+    pub(super) fn label(&self, names: &Naming) -> String {
         let place = self.place.lock().unwrap_or_else(PoisonError::into_inner);
-        place.as_ref().map_or_else(|| "/".into(), |place| place.name.to_string_lossy().into_owned())
+        let name = place.as_ref().map(|place| names.plain_owned(place.name.clone()));
+        name.map_or_else(|| "/".into(), |name| name.to_string_lossy().into_owned())
     }
 }
 
@@ -150,12 +152,13 @@ pub(crate) struct Nodes {
     maps: RwLock<Maps>,
     device: u64,
     pressure: Pressure,
+    names: Arc<Naming>,
 }
 
 impl Nodes {
     /// With the root only, which is never forgotten.
-    pub(crate) fn new(fd: OwnedFd, stat: &Stat, pressure: Pressure) -> Nodes {
-        let nodes = Nodes { maps: RwLock::default(), device: stat.st_dev, pressure };
+    pub(crate) fn new(fd: OwnedFd, stat: &Stat, pressure: Pressure, names: Arc<Naming>) -> Nodes {
+        let nodes = Nodes { maps: RwLock::default(), device: stat.st_dev, pressure, names };
         {
             let mut maps = nodes.write();
             maps.insert(ROOT, fd, stat, None);
@@ -257,13 +260,15 @@ impl Nodes {
             idle.truncate(batch);
         }
         let now = maps.tick();
-        let mut names = Vec::with_capacity(idle.len());
+        let mut places = Vec::with_capacity(idle.len());
         for (_, id) in idle {
             let Some(entry) = maps.by_id.get(&id) else { continue };
             entry.seen.store(now, Ordering::Relaxed);
-            names.extend(entry.node.place().ok().map(|place| (place.parent.id, place.name)));
+            places.extend(entry.node.place());
         }
-        names
+        drop(maps);
+        let named = |place: Place| (place.parent.id, self.names.plain_owned(place.name));
+        places.into_iter().map(named).collect()
     }
 
     /// Notes that a known inode was moved, without counting a lookup.

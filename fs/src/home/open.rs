@@ -171,7 +171,7 @@ impl Home {
     ) -> Result<OpenFile, HomeError> {
         let stored = u64::try_from(stat.st_size).unwrap_or(0);
         let store = FileBacking::new(fd);
-        let file = HomeFile::open(store, stored, Arc::clone(&self.keys), node.label())?;
+        let file = HomeFile::open(store, stored, Arc::clone(&self.keys), node.label(&self.names))?;
         if self.doubts.load(Ordering::Acquire) {
             file.doubt();
         }

@@ -8,10 +8,12 @@ use super::attributes::Attributes;
 use super::error::HomeError;
 use super::folder::Folder;
 use super::keys::HomeKeys;
+use super::naming::Naming;
 use super::node::{At, Node, Nodes};
 use super::open::open_node;
 use super::pressure::Pressure;
 use super::storage::is_local;
+use crate::safe::Names;
 use crypto::{Arena, HomeKey};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, StatVfs};
 use rustix::io::Errno;
@@ -26,6 +28,7 @@ use uuid::Uuid;
 pub struct Home {
     pub(super) keys: Arc<HomeKeys>,
     pub(super) nodes: Arc<Nodes>,
+    pub(super) names: Arc<Naming>,
     /// The storage has nothing to tell when a file is closed.
     local: bool,
     /// A sync of some file has failed: from then on, what was not synced by us is taken for lost in a crash.
@@ -39,22 +42,29 @@ impl std::fmt::Debug for Home {
 }
 
 impl Home {
-    /// Opens the home in the folder `dir`, with the key from the safe of the VM `vm`. How many files the kernel
-    /// may know of at one time comes from the limit of descriptors that this process has now.
+    /// Opens the home in the folder `dir`, with key and policy from the safe of the VM `vm`. How many files the
+    /// kernel may know of at one time comes from the limit of descriptors that this process has now.
     ///
     /// # Errors
     /// [`HomeError::Io`] when `dir` is not a folder that can be used, [`HomeError::Key`] when there is no
     /// locked memory for the keys.
-    pub fn open(dir: OwnedFd, key: HomeKey, vm: Uuid, arena: Arena) -> Result<Home, HomeError> {
+    pub fn open(
+        dir: OwnedFd,
+        key: HomeKey,
+        vm: Uuid,
+        names: Names,
+        arena: Arena,
+    ) -> Result<Home, HomeError> {
         let stat = rustix::fs::fstat(&dir).map_err(HomeError::io("stat of the home"))?;
         if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
             return Err(HomeError::io("open of the home")(Errno::NOTDIR));
         }
         let no_key = |source| HomeError::Key { file: "(the home itself)".into(), source };
-        let keys = Arc::new(HomeKeys::new(key, vm, arena).map_err(no_key)?);
+        let naming = Arc::new(Naming::new(&key, &arena, names).map_err(no_key)?);
+        let keys = Arc::new(HomeKeys::new(key, vm, names, arena).map_err(no_key)?);
         let local = is_local(&dir)?;
-        let nodes = Nodes::new(dir, &stat, Pressure::of_process());
-        Ok(Home { keys, nodes: Arc::new(nodes), local, doubts: Arc::default() })
+        let nodes = Nodes::new(dir, &stat, Pressure::of_process(), Arc::clone(&naming));
+        Ok(Home { keys, nodes: Arc::new(nodes), names: naming, local, doubts: Arc::default() })
     }
 
     /// Whether the storage may tell of faults of earlier writes when a file is closed.
@@ -74,7 +84,7 @@ impl Home {
 
     /// The folder `parent` and a name in it.
     pub(super) fn at<'a>(&self, parent: u64, name: &'a OsStr) -> Result<At<'a>, HomeError> {
-        let name = component(name)?;
+        let name = self.names.stored(component(name)?)?;
         Ok(At { parent: self.node(parent)?, name })
     }
 
@@ -87,17 +97,17 @@ impl Home {
         // Most lookups are of nodes whose time in the kernel's cache ran out: one call tells.
         let stat = stat_at(at).map_err(HomeError::io("lookup"))?;
         if let Some(node) = self.nodes.revisit(&stat, at) {
-            return Ok(Attributes::of(&node, &stat));
+            return Ok(Attributes::of(&node, &stat, &self.keys));
         }
         let (node, stat) = self.pin(at)?;
-        Ok(Attributes::of(&node, &stat))
+        Ok(Attributes::of(&node, &stat, &self.keys))
     }
 
     /// The node of a name that is probably not known yet; counts as a lookup.
     pub(super) fn pin(&self, at: &At<'_>) -> Result<(Arc<Node>, Stat), HomeError> {
         self.nodes.brake();
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let fd = rustix::fs::openat(&at.parent.fd, at.name, flags, Mode::empty())
+        let fd = rustix::fs::openat(&at.parent.fd, &*at.name, flags, Mode::empty())
             .map_err(HomeError::io("lookup"))?;
         let stat = rustix::fs::fstat(&fd).map_err(HomeError::io("lookup"))?;
         Ok((self.nodes.visit(fd, &stat, at)?, stat))
@@ -122,7 +132,12 @@ impl Home {
     /// What `stat` shows.
     pub(crate) fn attributes(&self, id: u64) -> Result<Attributes, HomeError> {
         let node = self.node(id)?;
-        attributes_of(&node)
+        self.attributes_of(&node)
+    }
+
+    pub(super) fn attributes_of(&self, node: &Node) -> Result<Attributes, HomeError> {
+        let stat = rustix::fs::fstat(&node.fd).map_err(HomeError::io("stat"))?;
+        Ok(Attributes::of(node, &stat, &self.keys))
     }
 
     /// Where a link points to.
@@ -133,14 +148,15 @@ impl Home {
         let node = self.node(id)?;
         let stored = rustix::fs::readlinkat(&node.fd, "", Vec::new())
             .map_err(HomeError::io("read of a link"))?;
-        let target = self.keys.open_link(stored.as_bytes(), &node.label())?;
-        Ok(OsString::from_vec(target.to_vec()))
+        let target = self.keys.open_link(stored.as_bytes(), || node.label(&self.names))?;
+        Ok(OsString::from_vec(target.into_owned()))
     }
 
     /// Space and limits of the storage.
     pub(crate) fn space(&self, id: u64) -> Result<StatVfs, HomeError> {
         let node = self.node(id)?;
-        rustix::fs::fstatvfs(&node.fd).map_err(HomeError::io("statfs"))
+        let space = rustix::fs::fstatvfs(&node.fd).map_err(HomeError::io("statfs"))?;
+        Ok(StatVfs { f_namemax: self.names.limit(space.f_namemax), ..space })
     }
 
     /// A folder to list or sync.
@@ -150,17 +166,12 @@ impl Home {
             return Err(HomeError::io("open of a folder")(Errno::NOTDIR));
         }
         let fd = open_node(&node, OFlags::RDONLY)?;
-        Ok(Folder::new(node, fd))
+        Ok(Folder::new(node, fd, Arc::clone(&self.names)))
     }
 }
 
-pub(super) fn attributes_of(node: &Node) -> Result<Attributes, HomeError> {
-    let stat = rustix::fs::fstat(&node.fd).map_err(HomeError::io("stat"))?;
-    Ok(Attributes::of(node, &stat))
-}
-
 pub(super) fn stat_at(at: &At<'_>) -> Result<Stat, Errno> {
-    rustix::fs::statat(&at.parent.fd, at.name, AtFlags::SYMLINK_NOFOLLOW)
+    rustix::fs::statat(&at.parent.fd, &*at.name, AtFlags::SYMLINK_NOFOLLOW)
 }
 
 /// A name of exactly one component.

@@ -3,6 +3,7 @@ use crate::home::attributes::Changes;
 use crate::home::create::{Caller, Opening};
 use std::fs;
 use std::os::unix::fs::{MetadataExt, symlink};
+use std::path::PathBuf;
 
 const SELF: Caller = Caller { uid: 0, gid: 0, umask: 0 };
 const NEW: Opening = Opening { exclusive: true, write: true };
@@ -13,17 +14,26 @@ struct Fixture {
 }
 
 fn fixture() -> Fixture {
+    fixture_with(Names::Plain)
+}
+
+fn fixture_with(names: Names) -> Fixture {
     let folder = tempfile::tempdir().unwrap();
     let arena = Arena::new(256 * 1024).unwrap();
     let key = HomeKey::generate(&arena).unwrap();
     let fd = OwnedFd::from(fs::File::open(folder.path()).unwrap());
-    let home = Home::open(fd, key, Uuid::from_u128(3), arena).unwrap();
+    let home = Home::open(fd, key, Uuid::from_u128(3), names, arena).unwrap();
     Fixture { home, folder }
 }
 
 fn root_only() -> bool {
     // Giving files away needs a capability that tests outside of root do not have.
     rustix::process::geteuid().is_root()
+}
+
+/// Where the storage has an object of the root folder.
+fn below(fixture: &Fixture, name: &str) -> PathBuf {
+    fixture.folder.path().join(&*fixture.home.names.stored(OsStr::new(name)).unwrap())
 }
 
 #[test]
@@ -66,11 +76,121 @@ fn links_that_were_planted_below_are_refused() {
 
 #[test]
 fn targets_that_are_too_long_are_refused_as_such() {
-    let Fixture { home, folder: _kept } = fixture();
-    let long = "x".repeat(crate::home::link::MAX_TARGET + 1);
-    let made = home.make_link(1, OsStr::new("l"), OsStr::new(&long), SELF);
-    let Err(HomeError::Io { source, .. }) = made else { panic!("{made:?}") };
-    assert_eq!(source.raw_os_error(), Some(Errno::NAMETOOLONG.raw_os_error()));
+    for (names, limit) in [
+        (Names::Plain, crate::home::link::MAX_TARGET),
+        (Names::Encrypted, crate::home::link::MAX_SEALED_TARGET),
+    ] {
+        let Fixture { home, folder: _kept } = fixture_with(names);
+        let long = "x".repeat(limit + 1);
+        let made = home.make_link(1, OsStr::new("l"), OsStr::new(&long), SELF);
+        let Err(HomeError::Io { source, .. }) = made else { panic!("{made:?}") };
+        assert_eq!(source.raw_os_error(), Some(Errno::NAMETOOLONG.raw_os_error()));
+    }
+}
+
+#[test]
+fn encrypted_names_are_on_the_storage_and_plain_ones_everywhere_else() {
+    if !root_only() {
+        return;
+    }
+    let fixture = fixture_with(Names::Encrypted);
+    let home = &fixture.home;
+    let (made, open) = home.create(1, OsStr::new("secret plan"), 0o600, NEW, SELF).unwrap();
+    drop(open);
+    let link = home.make_link(1, OsStr::new("link"), OsStr::new("secret plan"), SELF).unwrap();
+    assert_eq!(link.size, 11);
+    assert_eq!(home.read_link(link.id).unwrap(), "secret plan");
+    for entry in fs::read_dir(fixture.folder.path()).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        assert!(name.len() >= 23 && !name.contains("link"), "{name}");
+    }
+    let stored = fs::read_link(below(&fixture, "link")).unwrap().into_os_string();
+    assert!(!stored.to_str().unwrap().contains("secret"), "{stored:?}");
+    assert_eq!(home.node(made.id).unwrap().label(&home.names), "secret plan");
+    let mut asked = home.nodes.least_used();
+    asked.sort();
+    assert_eq!(asked, [(1, OsString::from("link")), (1, OsString::from("secret plan"))]);
+    assert_eq!(home.space(1).unwrap().f_namemax, 175);
+    // The same name in another folder is stored the same: a move changes the folder and nothing else.
+    let folder = home.make_folder(1, OsStr::new("d"), 0o755, SELF).unwrap();
+    home.rename((1, OsStr::new("secret plan")), (folder.id, OsStr::new("secret plan")), 0).unwrap();
+    let moved = below(&fixture, "d").join(below(&fixture, "secret plan").file_name().unwrap());
+    assert!(moved.exists());
+    let node = home.node(made.id).unwrap();
+    assert!(home.open_file(&node, true).is_ok(), "it is found by its new place");
+}
+
+#[test]
+fn names_that_are_not_of_the_home_are_passed_over_and_keep_their_folder() {
+    if !root_only() {
+        return;
+    }
+    let fixture = fixture_with(Names::Encrypted);
+    let home = &fixture.home;
+    let folder = home.make_folder(1, OsStr::new("d"), 0o755, SELF).unwrap();
+    home.make_folder(1, OsStr::new("e"), 0o755, SELF).unwrap();
+    home.make_folder(folder.id, OsStr::new("ours"), 0o755, SELF).unwrap();
+    let stray = below(&fixture, "d").join(".nfs0001");
+    fs::write(&stray, "x").unwrap();
+    let listed = || {
+        let (mut names, opened) = (Vec::new(), home.open_folder(folder.id).unwrap());
+        let mut take = |listed: crate::home::Listed<'_>| {
+            names.extend((!listed.is_dot()).then(|| listed.name.to_os_string()));
+            Ok(false)
+        };
+        opened.list(0, &mut take).unwrap();
+        names
+    };
+    assert_eq!(listed(), ["ours"]);
+    // Something of the home is in it as well: everybody sees why it is not empty.
+    let refused = home.remove_folder(1, OsStr::new("d")).unwrap_err();
+    assert!(matches!(&refused, HomeError::Io { .. }), "{refused}");
+    home.remove_folder(folder.id, OsStr::new("ours")).unwrap();
+    assert_eq!(listed(), <[&str; 0]>::default());
+    let refusals = [
+        home.remove_folder(1, OsStr::new("d")).unwrap_err(),
+        home.rename((1, OsStr::new("e")), (1, OsStr::new("d")), 0).unwrap_err(),
+    ];
+    for refused in refusals {
+        assert!(
+            matches!(&refused, HomeError::Strays { folder, stray }
+            if folder == "d" && stray == ".nfs0001"),
+            "{refused}"
+        );
+    }
+    assert_eq!(fs::read(&stray).unwrap(), b"x");
+    // The plain form of a name is not one of the home, whoever asks.
+    let asked = home.lookup(folder.id, OsStr::new(".nfs0001"));
+    assert!(asked.unwrap_err().is_not_found());
+    fs::remove_file(&stray).unwrap();
+    home.remove_folder(1, OsStr::new("d")).unwrap();
+}
+
+#[test]
+fn a_name_that_is_too_long_leaves_everything_as_it_was() {
+    if !root_only() {
+        return;
+    }
+    let fixture = fixture_with(Names::Encrypted);
+    let home = &fixture.home;
+    let (made, open) = home.create(1, OsStr::new("a"), 0o600, NEW, SELF).unwrap();
+    drop(open);
+    let long = "n".repeat(176);
+    let long = OsStr::new(&long);
+    let refusals = [
+        home.rename((1, OsStr::new("a")), (1, long), 0).unwrap_err(),
+        home.link(made.id, 1, long).unwrap_err(),
+        home.lookup(1, long).unwrap_err(),
+        home.make_folder(1, long, 0o755, SELF).unwrap_err(),
+        home.create(1, long, 0o600, NEW, SELF).unwrap_err(),
+        home.remove(1, long).unwrap_err(),
+    ];
+    for refused in refusals {
+        let HomeError::Io { source, .. } = &refused else { panic!("{refused}") };
+        assert_eq!(source.raw_os_error(), Some(Errno::NAMETOOLONG.raw_os_error()), "{refused}");
+    }
+    assert_eq!(home.lookup(1, OsStr::new("a")).unwrap().links, 1);
+    assert_eq!(fs::read_dir(fixture.folder.path()).unwrap().count(), 1);
 }
 
 #[test]

@@ -109,7 +109,7 @@ pub(super) fn read(path: &Path, vm: Uuid, key: &MacKey) -> Result<Option<Record>
         Err(SealError::Missing { .. }) => return Ok(None),
         Err(e) => return Err(e),
     };
-    let (line, mac) = split(path, &bytes, FORMAT)?;
+    let (line, mac) = split(path, &bytes, FORMAT, &[])?;
     if !key.verify(&[line], &mac) {
         return Err(SealError::MacMismatch { path: path.to_owned() });
     }

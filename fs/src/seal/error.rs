@@ -215,6 +215,9 @@ pub enum Flaw {
         /// What it holds.
         found: String,
     },
+    /// A feature twice, or one that does not belong to the policy.
+    #[error("its features are not those that its policy needs")]
+    Features,
     /// The sequence number is used up.
     #[error("its sequence number cannot grow any more")]
     Sequence,

@@ -2,6 +2,7 @@
 """Reads and writes version 1 of the formats in docs/format.md, with nothing of Coffer.
 
     coffer_v1.py make FOLDER             write the golden VM folder
+    coffer_v1.py make-names FOLDER       write the golden VM folder with encrypted names
     coffer_v1.py read FOLDER             open the VM folder made from the golden passphrases, print what
                                          is inside as JSON (SHA-256 of each plaintext)
     coffer_v1.py plain FOLDER DISK       write the plaintext of a disk to standard output
@@ -10,6 +11,7 @@
 Needs the Python package `cryptography` (44 or later, for Argon2id). It is a second opinion on the
 formats, written from docs/format.md alone, and holds test keys only.
 """
+import base64
 import hashlib
 import hmac
 import json
@@ -31,9 +33,18 @@ DISKS = {
     "old": dict(id="00000000-0000-4000-8000-000000000003", size=4608, unit=512, state="importing",
                 key=bytes(range(64, 128)), written=[(0, 512), (4096, 4608)]),
 }
+NAMES_VM, NAMES_HOME_KEY = "00000000-0000-4000-8000-000000000004", bytes(range(0xB0, 0xD0))
+LONGEST = "n" * 175
 NOTES, NONCE = 5000, bytes(range(0xC0, 0xE0))
 LINK_TARGET = b"notes.txt"
 XATTR, XATTR_VALUE, XATTR_NONCE = b"user.comment", b"of the golden file", bytes(range(0xE0, 0xF0))
+LEASES = {
+    "exclusive.0000000000000001": dict(host="00000000-0000-4000-8000-00000000000a", host_name="host-a",
+                                       since=1764037800, renewed=1764037925, standing="released"),
+    "shared.00000000-0000-4000-8000-00000000000b": dict(host="00000000-0000-4000-8000-00000000000b",
+                                                        host_name="host-b", since=1764038000, renewed=1764038005,
+                                                        standing="held"),
+}
 PASSPHRASES = {"golden/1": b"golden", "recovery/2": b"golden recovery"}
 
 
@@ -63,7 +74,9 @@ def unseal(data, format_, info):
     line, mac, end = data.split(b"\n")
     assert end == b"" and len(mac) == 74
     body = json.loads(line)
-    assert (body["format"], body["version"], body["features"]) == (format_, 1, [])
+    assert (body["format"], body["version"]) == (format_, 1)
+    names = body.get("policy", {}).get("names", "plain")
+    assert (names, body["features"]) in (("plain", []), ("encrypted", ["encrypted-names"]))
     key = None
     for w in body["wraps"]:
         assert w["alg"] == "A256KW"
@@ -123,6 +136,14 @@ def golden_safe():
     return seal(body, HOME_KEY, b"coffer v1 safe mac")
 
 
+def golden_names_safe():
+    """Of another VM, whose names are encrypted: that is a feature of its safe."""
+    body = {"format": "coffer-safe", "version": 1, "features": ["encrypted-names"], "sequence": 1, "id": NAMES_VM,
+            "name": "golden-names", "policy": {"on_key_loss": "keep", "names": "encrypted"},
+            "wraps": [wrap("golden/1", NAMES_HOME_KEY)]}
+    return seal(body, NAMES_HOME_KEY, b"coffer v1 safe mac")
+
+
 def golden_descriptor(name, disk):
     body = {"format": "coffer-disk", "version": 1, "features": [], "sequence": 1, "id": disk["id"], "name": name,
             "vm": VM, "size": disk["size"], "cipher": "aes-xts-plain64", "unit": disk["unit"],
@@ -130,17 +151,31 @@ def golden_descriptor(name, disk):
     return seal(body, disk["key"], b"coffer v1 disk mac")
 
 
-def file_key(nonce):
-    return hkdf(HOME_KEY, b"coffer v1 file" + nonce, 64, hashes.SHA512())
+def file_key(nonce, home_key=HOME_KEY):
+    return hkdf(home_key, b"coffer v1 file" + nonce, 64, hashes.SHA512())
 
 
-def golden_home_file():
+def golden_home_file(vm=VM, home_key=HOME_KEY):
     """A home file of 5000 plain bytes: header page, two units, 904 bytes that only carry the size."""
-    header = b"COFFERHF" + (1).to_bytes(4, "little") + bytes(4) + NONCE + uuid.UUID(VM).bytes
-    header += hmac.digest(hkdf(HOME_KEY, b"coffer v1 file mac", 32), header, "sha256")
+    header = b"COFFERHF" + (1).to_bytes(4, "little") + bytes(4) + NONCE + uuid.UUID(vm).bytes
+    header += hmac.digest(hkdf(home_key, b"coffer v1 file mac", 32), header, "sha256")
     plain = bytes(map(pattern, range(NOTES))).ljust(8192, b"\0")
-    units = [xts(file_key(NONCE), at // 512, plain[at:at + 4096], True) for at in (0, 4096)]
+    units = [xts(file_key(NONCE, home_key), at // 512, plain[at:at + 4096], True) for at in (0, 4096)]
     return header.ljust(4096, b"\0") + b"".join(units) + bytes(NOTES % 4096)
+
+
+def siv_text(plain, info):
+    """What AES-SIV makes of it under the key of this label, the vector in front, in base64url without padding."""
+    sealed = AESSIV(hkdf(NAMES_HOME_KEY, info, 64, hashes.SHA512())).encrypt(plain, None)
+    return base64.urlsafe_b64encode(sealed).rstrip(b"=")
+
+
+def encrypted_name(name):
+    return siv_text(name.encode(), b"coffer v1 name").decode()
+
+
+def encrypted_link():
+    return b"coffer2." + siv_text(LINK_TARGET, b"coffer v1 link")
 
 
 def golden_link():
@@ -153,6 +188,13 @@ def golden_xattr():
     """The stored value of an extended attribute: version, nonce, and what AES-SIV makes of it."""
     sealed = AESSIV(hkdf(HOME_KEY, b"coffer v1 xattr", 64, hashes.SHA512())).encrypt(XATTR_VALUE, [XATTR, XATTR_NONCE])
     return b"\x01" + XATTR_NONCE + sealed
+
+
+def golden_lease(name, lease):
+    body = {"format": "coffer-lease", "version": 1, "features": [], "vm": VM, "use": name.split(".")[0], "epoch": 1,
+            "host": lease["host"], "host_name": lease["host_name"], "since": lease["since"],
+            "renewed": lease["renewed"], "standing": lease["standing"]}
+    return seal(body, HOME_KEY, b"coffer v1 lease mac")
 
 
 def write_file(path, data):
@@ -172,9 +214,23 @@ def make(folder):
     write_file(os.path.join(folder, "home", "notes.txt"), golden_home_file())
     write_file(os.path.join(folder, "home", "empty"), b"")
     os.symlink(golden_link(), os.path.join(os.fsencode(folder), b"home", b"current"))
+    os.makedirs(os.path.join(folder, "leases"), exist_ok=True)
+    for name, lease in LEASES.items():
+        write_file(os.path.join(folder, "leases", name), golden_lease(name, lease))
     for name, disk in DISKS.items():
         write_file(os.path.join(folder, "disks", name + ".disk"), golden_descriptor(name, disk))
         write_file(os.path.join(folder, "disks", name + ".data"), golden_payload(disk))
+
+
+def make_names(folder):
+    """The folder `logs` with notes.txt in it, a file of the same name beside it, and a link."""
+    home = os.path.join(folder, "home")
+    os.makedirs(os.path.join(home, encrypted_name("logs")))
+    write_file(os.path.join(folder, "vm.safe"), golden_names_safe())
+    stored = golden_home_file(NAMES_VM, NAMES_HOME_KEY)
+    for place in ("", encrypted_name("logs")):
+        write_file(os.path.join(home, place, encrypted_name("notes.txt")), stored)
+    os.symlink(encrypted_link(), os.path.join(os.fsencode(home), encrypted_name("current").encode()))
 
 
 def open_disk(folder, vm, name):
@@ -184,14 +240,28 @@ def open_disk(folder, vm, name):
     return body, decipher(key, body["unit"], payload[:body["size"]])
 
 
+def open_lease(folder, vm, home_key, name):
+    line, mac, end = read_file(folder, "leases", name).split(b"\n")
+    expected = hmac.digest(hkdf(home_key, b"coffer v1 lease mac", 32), line, "sha256").hex()
+    assert end == b"" and mac == b'{"mac":"' + expected.encode() + b'"}', "MAC"
+    body = json.loads(line)
+    assert (body["format"], body["version"], body["features"], body["vm"]) == ("coffer-lease", 1, [], vm)
+    own_name = {"exclusive": "exclusive.%016x" % body["epoch"], "shared": "shared." + body["host"]}
+    assert name == own_name[body["use"]]
+    return {"host_name": body["host_name"], "standing": body["standing"]}
+
+
 def read(folder):
-    safe, _ = unseal(read_file(folder, "vm.safe"), "coffer-safe", b"coffer v1 safe mac")
+    safe, home_key = unseal(read_file(folder, "vm.safe"), "coffer-safe", b"coffer v1 safe mac")
     disks = {}
     for file in sorted(os.listdir(os.path.join(folder, "disks"))):
         if file.endswith(".disk"):
             body, plain = open_disk(folder, safe["id"], file[:-5])
             disks[file[:-5]] = {"size": body["size"], "sha256": hashlib.sha256(plain).hexdigest()}
-    print(json.dumps({"name": safe["name"], "sequence": safe["sequence"], "disks": disks}))
+    there = os.path.isdir(os.path.join(folder, "leases"))
+    leases = {name: open_lease(folder, safe["id"], home_key, name)
+              for name in (os.listdir(os.path.join(folder, "leases")) if there else [])}
+    print(json.dumps({"name": safe["name"], "sequence": safe["sequence"], "disks": disks, "leases": leases}))
 
 
 def plain(folder, name):
@@ -218,12 +288,18 @@ def example():
     print("file key    ", file_key(NONCE).hex())
     print("home link   ", golden_link().decode())
     print("home xattr  ", "user.:u" + XATTR.decode()[5:], golden_xattr().hex())
+    print("name key    ", hkdf(NAMES_HOME_KEY, b"coffer v1 name", 64, hashes.SHA512()).hex())
+    for name in ("notes.txt", "logs", "current", "a", "A", LONGEST):
+        print("stored name ", name, encrypted_name(name))
+    print("link key    ", hkdf(NAMES_HOME_KEY, b"coffer v1 link", 64, hashes.SHA512()).hex())
+    print("link        ", encrypted_link().decode())
+    print("lease key   ", hkdf(HOME_KEY, b"coffer v1 lease mac", 32).hex())
     print("home data   ", stored[4096:4112].hex(), stored[8192:8208].hex(), "length", len(stored))
 
 
 if __name__ == "__main__":
     verb, arguments = (sys.argv[1:2] or ["help"])[0], sys.argv[2:]
-    verbs = {"make": make, "read": read, "plain": plain, "example": example}
+    verbs = {"make": make, "make-names": make_names, "read": read, "plain": plain, "example": example}
     if verb not in verbs:
         sys.exit(__doc__)
     verbs[verb](*arguments)

@@ -1,12 +1,14 @@
 //! A store with its key, and a mount of it that is always taken away.
 
 use cryptfs::door::{Caching, FUSE_SUBTYPE, HomeServer, Settings, serve};
-use cryptfs::home::Home;
-use crypto::{Arena, HomeKey, KeySheet, SheetKey};
+use cryptfs::home::{Home, names};
+use cryptfs::safe::Names;
+use crypto::{Arena, HomeKey, KeySheet, SheetKey, SivKey};
 use rustix::mount::{MountFlags, UnmountFlags};
-use std::ffi::CString;
+use std::ffi::{CString, OsStr, OsString};
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -20,6 +22,7 @@ const THREADS: usize = 4;
 pub(crate) struct Store {
     key: HomeKey,
     pub(crate) vm: Uuid,
+    names: Names,
     arena: Arena,
     /// Before the folder in the order of drops.
     _small: Option<Small>,
@@ -32,7 +35,7 @@ impl Store {
         let folder = TempDir::new().unwrap();
         fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).unwrap();
         let key = HomeKey::generate(&arena).unwrap();
-        Store { folder, key, vm: Uuid::new_v4(), arena, _small: None }
+        Store { folder, key, vm: Uuid::new_v4(), names: crate::NAMES, arena, _small: None }
     }
 
     /// On a storage of its own with room for so many bytes; needs root, like a mount.
@@ -48,9 +51,35 @@ impl Store {
         Some(Store { _small: Some(Small(path.to_path_buf())), ..store })
     }
 
+    /// The same store, taken for one with this policy.
+    pub(crate) fn with(self, names: Names) -> Store {
+        Store { names, ..self }
+    }
+
+    pub(crate) fn is_encrypted(&self) -> bool {
+        self.names == Names::Encrypted
+    }
+
+    /// Longest name.
+    pub(crate) fn longest(&self) -> usize {
+        if self.is_encrypted() { names::MAX_PLAIN } else { 255 }
+    }
+
     /// Where a file's ciphertext lies.
-    pub(crate) fn below(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
+    pub(crate) fn below(&self, path: &str) -> PathBuf {
+        let mut below = self.folder.path().to_path_buf();
+        below.extend(Path::new(path).iter().map(|name| self.stored(name)));
+        below
+    }
+
+    /// What the storage calls a name.
+    fn stored(&self, name: &OsStr) -> OsString {
+        if !self.is_encrypted() {
+            return name.to_owned();
+        }
+        let key = SivKey::derive(&self.key, &self.arena, names::KEY_INFO).unwrap();
+        let encoded = names::encode(name.as_bytes(), &key).unwrap();
+        OsString::from_vec(encoded.as_bytes().to_vec())
     }
 
     /// Opens it without mounting it.
@@ -59,7 +88,7 @@ impl Store {
         let sheet = KeySheet::seal(&[SheetKey::Home(&self.key)]).unwrap();
         let key = KeySheet::open(sheet, &self.arena).unwrap().take_home().unwrap();
         let folder = OwnedFd::from(File::open(self.folder.path()).unwrap());
-        Home::open(folder, key, self.vm, self.arena.clone()).unwrap()
+        Home::open(folder, key, self.vm, self.names, self.arena.clone()).unwrap()
     }
 
     /// Mounts it, shared; `None`, said aloud, where that is impossible.

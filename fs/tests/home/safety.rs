@@ -97,11 +97,13 @@ fn links_that_were_planted_edited_or_cut_lead_nowhere() {
     let honest = fs::read_link(store.below("honest")).unwrap().into_os_string().into_vec();
     mount.unmount();
     let there = outside.path().join("secrets").into_os_string().into_vec();
+    // What authenticates a target stands in front of it.
+    let front = if store.is_encrypted() { 30 } else { 41 };
     let cases = [
         ("planted-link", there.clone()),
-        ("edited-link", [&honest[..41], &there].concat()),
+        ("edited-link", [&honest[..front], &there].concat()),
         ("cut-link", honest[..honest.len() - 1].to_vec()),
-        ("short-link", honest[..41].to_vec()),
+        ("short-link", honest[..front].to_vec()),
     ];
     for (name, target) in &cases {
         symlink(OsStr::from_bytes(target), store.below(name)).unwrap();

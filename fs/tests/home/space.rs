@@ -87,7 +87,9 @@ fn the_space_shown_is_the_storage_s() {
     let Some(mount) = store.mount() else { return };
     let shown = rustix::fs::statvfs(mount.path()).unwrap();
     let below = rustix::fs::statvfs(store.folder.path()).unwrap();
-    assert_eq!((shown.f_blocks, shown.f_namemax), (below.f_blocks, below.f_namemax));
+    assert_eq!(shown.f_blocks, below.f_blocks);
+    // Where the storage has names of 255 bytes, as all do that tests run on.
+    assert_eq!((shown.f_namemax, below.f_namemax), (store.longest() as u64, 255));
     mount.unmount();
 }
 

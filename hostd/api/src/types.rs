@@ -5,7 +5,7 @@ mod home;
 
 pub use crate::cache::CacheMode;
 pub use check::{CheckReport, CheckVm, Finding, FindingGrade, FindingRepair};
-pub use home::{HomeMode, HomeMount, HomeState, MountVm, UmountVm};
+pub use home::{HomeMode, HomeMount, HomeNames, HomeState, MountVm, UmountVm};
 
 use crate::error::LockReason;
 use serde::{Deserialize, Serialize};
@@ -79,6 +79,9 @@ pub struct CreateVm {
     /// Name of a datastore; the first one when absent.
     #[serde(default)]
     pub datastore: Option<String>,
+    /// How names in the home are stored, for as long as there is the VM.
+    #[serde(default, skip_serializing_if = "HomeNames::is_default")]
+    pub names: HomeNames,
 }
 
 /// `POST /v1/vms/register`: take a VM folder of a datastore into the inventory.
@@ -109,6 +112,9 @@ pub struct VmInfo {
     pub lock: Option<LockReason>,
     /// Key ids that wrap the home key.
     pub key_ids: Vec<String>,
+    /// How names in the home are stored; absent while the safe cannot be read.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub names: Option<HomeNames>,
     /// Where the decrypted home is mounted, when it is.
     #[schema(value_type = Option<String>)]
     pub home: Option<PathBuf>,
@@ -211,7 +217,7 @@ pub struct AttachDisk {
     pub cache: CacheMode,
 }
 
-/// Body of verbs that can be forced: lock, detach.
+/// Body of verbs that can be forced: lock, detach. Options of `DELETE /v1/vms/{vm}`.
 #[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Force {

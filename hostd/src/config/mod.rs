@@ -221,6 +221,12 @@ impl Config {
         self.run_dir.join("vm")
     }
 
+    /// Folder of the locks of VMs whose own folders have none.
+    #[must_use]
+    pub fn locks(&self) -> PathBuf {
+        self.run_dir.join("locks")
+    }
+
     /// Key file of the native provider.
     #[must_use]
     pub fn native_file(&self) -> PathBuf {

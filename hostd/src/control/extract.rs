@@ -9,13 +9,16 @@ use super::{Call, Peer};
 use crate::fault::Fault;
 use crate::host::Host;
 use axum::body::Bytes;
-use axum::extract::{ConnectInfo, FromRequest, FromRequestParts, Path, Request};
+use axum::extract::{ConnectInfo, FromRequest, FromRequestParts, Path, Query, Request};
 use axum::http::request::Parts;
 use serde::de::DeserializeOwned;
 use std::sync::Arc;
 
 /// Segments of the path.
 pub(super) struct Names<T>(pub(super) T);
+
+/// Options behind the question mark, for verbs whose method has no body.
+pub(super) struct Options<T>(pub(super) T);
 
 /// A body in JSON. An empty body is `{}`, so that verbs without options need none.
 pub(super) struct Body<T>(pub(super) T);
@@ -39,6 +42,18 @@ impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for Names<T
             Refused(Fault::invalid(format!("the path is wrong: {e}"), "use plain names in it"))
         })?;
         Ok(Self(path.0))
+    }
+}
+
+impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for Options<T> {
+    type Rejection = Refused;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refused> {
+        let query = Query::<T>::from_request_parts(parts, state).await.map_err(|e| {
+            let message = format!("the options behind the path are wrong: {e}");
+            Refused(Fault::invalid(message, "see GET /v1/openapi.json"))
+        })?;
+        Ok(Self(query.0))
     }
 }
 

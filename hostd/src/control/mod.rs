@@ -16,6 +16,7 @@ pub use listen::{Gate, Peer, bind};
 pub use openapi::document;
 pub use serve::{HEAD_WAIT, serve};
 
+use crate::asker::Asker;
 use crate::fault::Fault;
 use crate::host::Host;
 use answer::Refused;
@@ -90,17 +91,25 @@ impl Call {
         T: Send + 'static,
         F: FnOnce(&Arc<Host>) -> Result<T, Fault> + Send + 'static,
     {
-        let peer = self.peer;
-        let outcome = self.wait(work).await;
-        match &outcome {
-            Ok(_) => tracing::info!(
-                target: "hostd::audit", uid = peer.uid, pid = peer.pid, verb, on = target, outcome = "done"
-            ),
-            Err(fault) => tracing::warn!(
-                target: "hostd::audit", uid = peer.uid, pid = peer.pid, verb, on = target,
-                outcome = "refused", reason = fault.to_string()
-            ),
-        }
+        self.run_for(verb, target, move |host, _| work(host)).await
+    }
+
+    /// The same for a verb that takes long, and ends early when its client has left: this future goes with the
+    /// connection then. The audit line is written all the same.
+    async fn run_for<T, F>(
+        self,
+        verb: &'static str,
+        target: String,
+        work: F,
+    ) -> Result<Json<T>, Refused>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Arc<Host>, &Asker) -> Result<T, Fault> + Send + 'static,
+    {
+        let audit = Audit { peer: self.peer, verb, target, is_told: false };
+        let asker = Asker::default();
+        let _waiting = asker.waits();
+        let outcome = self.wait(move |host| audit.of(work(host, &asker))).await;
         outcome.map(Json).map_err(Refused)
     }
 
@@ -120,6 +129,46 @@ impl Call {
     {
         let done = tokio::task::spawn_blocking(move || work(&self.host)).await;
         done.unwrap_or_else(|e| Err(Fault::Bug(format!("a verb ended without an answer: {e}"))))
+    }
+}
+
+/// The audit line of one verb.
+struct Audit {
+    peer: Peer,
+    verb: &'static str,
+    target: String,
+    is_told: bool,
+}
+
+impl Audit {
+    /// Writes it.
+    fn of<T>(mut self, outcome: Result<T, Fault>) -> Result<T, Fault> {
+        let Self { peer, verb, target, .. } = &self;
+        match &outcome {
+            Ok(_) => tracing::info!(
+                target: "hostd::audit", uid = peer.uid, pid = peer.pid, verb, on = target, outcome = "done"
+            ),
+            Err(fault) => self.refused(&fault.to_string()),
+        }
+        self.is_told = true;
+        outcome
+    }
+
+    fn refused(&self, reason: &str) {
+        let Self { peer, verb, target, .. } = self;
+        tracing::warn!(
+            target: "hostd::audit", uid = peer.uid, pid = peer.pid, verb, on = target,
+            outcome = "refused", reason
+        );
+    }
+}
+
+impl Drop for Audit {
+    /// A panic ends a verb without an outcome.
+    fn drop(&mut self) {
+        if !self.is_told {
+            self.refused("the verb ended without an answer");
+        }
     }
 }
 

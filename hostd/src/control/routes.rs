@@ -2,8 +2,9 @@
 //!
 //! Owns paths and methods; the shapes are those of `hostd_api::types`.
 
-use super::extract::{Body, Names};
+use super::extract::{Body, Names, Options};
 use super::{Call, answer::Refused};
+use crate::asker::Asker;
 use crate::fault::Fault;
 use crate::host::Host;
 use axum::http::header;
@@ -124,11 +125,16 @@ async fn show_vm(call: Call, Names(vm): Names<String>) -> Answer<VmInfo> {
     call.look(move |host| host.show_vm(&vm)).await
 }
 
-/// Delete a VM with everything in its folder.
-#[utoipa::path(delete, path = "/v1/vms/{vm}", tag = "vm", params(("vm" = String, Path)),
+/// Delete a VM with everything in its folder; with `force` although another host has its home.
+#[utoipa::path(delete, path = "/v1/vms/{vm}", tag = "vm",
+    params(("vm" = String, Path), ("force" = Option<bool>, Query, description = "Do it although another host has the home")),
     responses((status = 200, description = "As it was", body = VmInfo), (status = "default", body = ApiError)))]
-async fn delete_vm(call: Call, Names(vm): Names<String>) -> Answer<VmInfo> {
-    call.run("vm-delete", vm.clone(), move |host| host.delete_vm(&vm)).await
+async fn delete_vm(
+    call: Call,
+    Names(vm): Names<String>,
+    Options(how): Options<Force>,
+) -> Answer<VmInfo> {
+    call.run("vm-delete", vm.clone(), move |host| host.delete_vm(&vm, &how)).await
 }
 
 /// Mount the decrypted home.
@@ -175,7 +181,9 @@ async fn check_vm(
     Names(vm): Names<String>,
     Body(how): Body<CheckVm>,
 ) -> Answer<CheckReport> {
-    call.run("vm-check", vm.clone(), move |host| host.check_vm(&vm, &how)).await
+    let target = vm.clone();
+    let check = move |host: &Arc<Host>, asker: &Asker| host.check_vm(&vm, &how, asker);
+    call.run_for("vm-check", target, check).await
 }
 
 /// Give a VM a network port, or take it away.

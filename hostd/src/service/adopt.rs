@@ -145,7 +145,7 @@ impl Host {
         }
         let mut inner = vm.enter().map_err(text)?;
         let mut vmd = Vmd::found(vm.name.as_str(), socket, pid).map_err(text)?;
-        let (report, fds) = vmd.report(&Request::Adopt, &[]).map_err(text)?;
+        let (report, fds) = vmd.report(&Request::Adopt { polling: true }, &[]).map_err(text)?;
         self.calm(vm.name.as_str());
         let (service, lost) = self.rebuild(&vm, &mut inner, vmd, report, fds)?;
         tracing::info!("VM {} was adopted: vmd process {pid}", vm.name);
@@ -174,10 +174,10 @@ impl Host {
         let tls = usize::from(report.tls.is_some());
         let (expected, got) = (report.disks.len() + 1 + tls, fds.len());
         let mut fds = fds.into_iter();
-        let (Some(lock), true) = (fds.next(), expected == got) else {
+        let (Some(lock), true) = (fds.next(), got == expected || got == expected + 1) else {
             return Err(format!("it gave {got} descriptors, not {expected}"));
         };
-        check_lock(vm, &lock)?;
+        self.check_lock(vm, &lock)?;
         let mut disks = BTreeMap::new();
         for (disk, listener) in report.disks.into_iter().zip(fds.by_ref()) {
             let name: Name = disk.disk.parse().map_err(|e| format!("its disk: {e}"))?;
@@ -188,6 +188,9 @@ impl Host {
             disks.insert(name, served);
         }
         let tls = report.tls.and_then(|_| fds.next()).map(port_of).transpose()?;
+        if fds.next().is_some_and(|memory| !self.polling.take_up(memory)) {
+            tracing::info!("the vmd of VM {} keeps its own places for polling", vm.name);
+        }
         let pidfd = vmd.pidfd().map_err(|e| e.to_string())?;
         self.watch(vm, vmd.pid(), pidfd, None);
         let run = self.run_folder(&vm.name);
@@ -207,6 +210,28 @@ impl Host {
         let lost = self.lease_again(vm, inner, &mut service);
         self.settle_tls(vm, &mut service);
         Ok((service, lost))
+    }
+
+    /// The descriptor must be the lock of the VM, and the lock must be held.
+    fn check_lock(&self, vm: &Vm, lock: &OwnedFd) -> Result<(), String> {
+        let given = rustix::fs::fstat(lock).map_err(|e| format!("its lock: {e}"))?;
+        let is_given = |path: &Path| {
+            let there = rustix::fs::lstat(path);
+            there.is_ok_and(|there| (given.st_dev, given.st_ino) == (there.st_dev, there.st_ino))
+        };
+        let (inside, beside) = (vm.folder.lock(), self.lock_beside(vm));
+        let locked = if is_given(&inside) {
+            files::lock(&inside)
+        } else if is_given(&beside) {
+            files::lock_unwritable(&beside)
+        } else {
+            return Err("what it gave is not the lock of the VM".into());
+        };
+        match locked {
+            Ok(Locked::Theirs(_)) => Ok(()),
+            Ok(Locked::Ours(_)) => Err("it does not hold the lock of the VM".into()),
+            Err(e) => Err(e.to_string()),
+        }
     }
 
     /// Takes the KEKs that a restart of the vmd needs, and takes up the lease of the home. Without them the VM runs on,
@@ -265,21 +290,6 @@ fn hello(link: &Link) -> Result<(Report, u32), String> {
     }
     let pid = u32::try_from(sender.pid).map_err(|_| format!("{} is no process", sender.pid))?;
     Ok((report, pid))
-}
-
-/// The descriptor must be the lock of the VM folder, and the lock must be held.
-fn check_lock(vm: &Vm, lock: &OwnedFd) -> Result<(), String> {
-    let path = vm.folder.lock();
-    let given = rustix::fs::fstat(lock).map_err(|e| format!("its lock: {e}"))?;
-    let ours = rustix::fs::lstat(&path).map_err(|e| format!("{}: {e}", path.display()))?;
-    if (given.st_dev, given.st_ino) != (ours.st_dev, ours.st_ino) {
-        return Err("what it gave is not the lock of the VM folder".into());
-    }
-    match files::lock(&path) {
-        Ok(Locked::Theirs(_)) => Ok(()),
-        Ok(Locked::Ours(_)) => Err("it does not hold the lock of the VM folder".into()),
-        Err(e) => Err(e.to_string()),
-    }
 }
 
 /// The descriptor must be the socket that listens at this place.

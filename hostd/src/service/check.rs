@@ -6,7 +6,7 @@
 use super::Service;
 use crate::fault::Fault;
 use crate::host::Host;
-use crate::vm::{Collected, Opened, Vm, unfinished};
+use crate::vm::{Collected, Opened, Vm, WhyEnd, home_names, unfinished};
 use cryptfs::fsck::Line;
 use cryptfs::safe::Safe;
 use crypto::{KeySheet, SheetKey};
@@ -41,30 +41,27 @@ impl Host {
         service: &mut Service,
         safe: Opened<Safe>,
         repair: bool,
+        why_end: WhyEnd<'_>,
         found: &mut Collected,
     ) -> Result<(), Fault> {
         let (reader, writer) =
             std::io::pipe().map_err(Fault::io("make a pipe for", vm.folder.path()))?;
         let sheet = KeySheet::seal(&[SheetKey::Home(&safe.key)])?;
-        let request = Request::CheckHome(CheckHome { repair });
+        let request = Request::CheckHome(CheckHome { repair, names: home_names(&safe.body) });
         service.up(vm)?.call(&request, &[writer.as_fd(), sheet.as_fd()])?;
         // From here on the end of the vmd is the end of the pipe.
         drop((writer, sheet, safe));
-        let ended = follow(&reader, found, &|| vm.is_wanted());
+        let ended = follow(&reader, found, why_end);
         ended.map_err(|why| unfinished(vm, &why))
     }
 }
 
 /// Reads lines until the last one.
-fn follow(
-    reader: &PipeReader,
-    found: &mut Collected,
-    must_end: &dyn Fn() -> bool,
-) -> Result<(), String> {
+fn follow(reader: &PipeReader, found: &mut Collected, why_end: WhyEnd<'_>) -> Result<(), String> {
     let mut text = Vec::new();
     let mut chunk = vec![0; CHUNK];
     loop {
-        let got = receive(reader, &mut chunk, must_end)?;
+        let got = receive(reader, &mut chunk, why_end)?;
         text.extend_from_slice(chunk.get(..got).unwrap_or_default());
         while let Some(end) = text.iter().position(|&byte| byte == b'\n') {
             let line = serde_json::from_slice(text.get(..end).unwrap_or_default());
@@ -86,15 +83,11 @@ fn follow(
 }
 
 /// Waits for bytes; at least one.
-fn receive(
-    reader: &PipeReader,
-    chunk: &mut [u8],
-    must_end: &dyn Fn() -> bool,
-) -> Result<usize, String> {
+fn receive(reader: &PipeReader, chunk: &mut [u8], why_end: WhyEnd<'_>) -> Result<usize, String> {
     let end = Instant::now() + SILENCE;
     loop {
-        if must_end() {
-            return Err("it gave way to a forced lock, or to the end of hostd".into());
+        if let Some(why) = why_end() {
+            return Err(why.into());
         }
         match poll(&mut [PollFd::new(reader, PollFlags::IN)], Some(&STEP)) {
             Ok(0) if Instant::now() >= end => {

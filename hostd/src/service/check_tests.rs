@@ -10,7 +10,7 @@ fn read(report: &[u8]) -> (Result<(), String>, CheckReport) {
     let outcome = std::thread::scope(|scope| {
         // A reader that has given up breaks the pipe.
         scope.spawn(move || writer.write_all(report));
-        let outcome = follow(&reader, &mut found, &|| false);
+        let outcome = follow(&reader, &mut found, &|| None);
         drop(reader);
         outcome
     });
@@ -26,7 +26,7 @@ fn line(line: &Line) -> Vec<u8> {
 fn finding() -> Line {
     let mend = Mend::Possible { how: "removes it".into() };
     let (path, what) = ("home/a".into(), "it is odd".into());
-    Line::Finding(Finding { path, grade: Grade::Damaged, what, mend })
+    Line::Finding(Finding { path, plain: None, grade: Grade::Damaged, what, mend })
 }
 
 fn done(damaged: u64) -> Line {
@@ -74,8 +74,8 @@ fn findings_without_end_take_no_memory() {
 fn a_check_gives_way_although_the_vmd_is_silent() {
     let (reader, _writer) = std::io::pipe().unwrap();
     let asked = std::cell::Cell::new(0);
-    let must_end = || asked.replace(asked.get() + 1) > 0;
-    let outcome = follow(&reader, &mut Collected::default(), &must_end);
+    let why_end = || (asked.replace(asked.get() + 1) > 0).then_some("it gave way");
+    let outcome = follow(&reader, &mut Collected::default(), &why_end);
     assert!(outcome.is_err_and(|why| why.contains("gave way")));
     assert_eq!(asked.get(), 2);
 }

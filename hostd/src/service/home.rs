@@ -12,7 +12,7 @@ use crate::fault::Fault;
 use crate::files;
 use crate::host::Host;
 use crate::mounts;
-use crate::vm::{Inner, Opened, Vm};
+use crate::vm::{Inner, Opened, Vm, home_names};
 use cryptfs::lease::Leases;
 use cryptfs::safe::Safe;
 use crypto::{HomeKey, KeySheet, SheetKey};
@@ -140,12 +140,16 @@ impl Host {
         opened: Opened<Safe>,
         home: &Home,
     ) -> Result<(), Fault> {
-        let Opened { key, lease, .. } = opened;
+        let Opened { body, key, lease } = opened;
+        let names = home_names(&body);
         let sheet = KeySheet::seal(&[SheetKey::Home(&key)])?;
         let vmd = service.up(vm)?;
         let fuse = mounts::mount_home(vm.name.as_str(), &home.target)?;
-        let request =
-            Request::ServeHome(ServeHome { mountpoint: home.target.clone(), mode: home.mode });
+        let request = Request::ServeHome(ServeHome {
+            mountpoint: home.target.clone(),
+            mode: home.mode,
+            names,
+        });
         if let Err(e) = vmd.call(&request, &[fuse.as_fd(), sheet.as_fd()]) {
             mounts::detach(&home.target)?;
             return Err(e);

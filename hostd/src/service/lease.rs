@@ -94,7 +94,7 @@ impl Kept {
             Some(Ok(Renewal::Lost(by))) => {
                 Err(Fault::refused(ErrorCode::InUse, lost(vm, by.as_deref()), LOOK_THERE))
             }
-            Some(Err(e)) => Err(fault(vm, e)),
+            Some(Err(e)) => Err(fault(vm, e, Wish::Use)),
             None => Err(Fault::Bug("a lease that is over".into())),
         }
     }
@@ -110,14 +110,21 @@ impl Kept {
     }
 }
 
-/// The right to check a home; given back when this is dropped.
+/// The right to check or delete a home; given back when this is dropped.
 #[derive(Debug)]
-pub(crate) struct Checking {
+pub(crate) struct Claimed {
     leases: Leases,
     claim: Option<Claim>,
 }
 
-impl Drop for Checking {
+impl Claimed {
+    /// Nothing is given back: the records are to go with the home.
+    pub(crate) fn abandon(mut self) {
+        self.claim = None;
+    }
+}
+
+impl Drop for Claimed {
     fn drop(&mut self) {
         if let Some(claim) = &self.claim
             && let Err(e) = self.leases.release(claim, now())
@@ -137,22 +144,47 @@ impl Host {
         vm: &Vm,
         safe: &Opened<Safe>,
         repair: bool,
-    ) -> Result<Checking, Fault> {
+    ) -> Result<Claimed, Fault> {
         let leases = Leases::new(&vm.folder, vm.id, &safe.key, self.keyring.arena())?;
         if repair {
-            let taken = leases.take(&self.holder(), Use::Exclusive, false, now());
-            let taken = taken.map_err(|e| fault(vm, e))?;
-            if let Err(e) = leases.clear(&taken) {
-                tracing::warn!("old leases of VM {} stay: {e}", vm.name);
-            }
-            return Ok(Checking { leases, claim: Some(taken.claim) });
+            let taken = self.claim(vm, &leases, Use::Exclusive, false);
+            let claim = taken.map_err(|e| fault(vm, e, Wish::Use))?;
+            return Ok(Claimed { leases, claim: Some(claim) });
         }
         let own = self.holder().id;
-        let holders = leases.holders().map_err(|e| fault(vm, e))?;
+        let holders = leases.holders().map_err(|e| fault(vm, e, Wish::Use))?;
         match holders.into_iter().find(|record| record.host != own) {
-            Some(other) => Err(fault(vm, LeaseError::Held(Box::new(other)))),
-            None => Ok(Checking { leases, claim: None }),
+            Some(other) => Err(fault(vm, LeaseError::Held(Box::new(other)), Wish::Use)),
+            None => Ok(Claimed { leases, claim: None }),
         }
+    }
+
+    /// Makes sure that no other host uses the home, or begins to, before it is deleted. By force it is taken from
+    /// another host, which is given time to stop.
+    ///
+    /// # Errors
+    /// `in-use` with who holds it, since when, and what to do; faults of the storage.
+    pub(crate) fn claim_for_deletion(
+        &self,
+        vm: &Vm,
+        safe: &Opened<Safe>,
+        force: bool,
+    ) -> Result<Claimed, Fault> {
+        let leases = Leases::new(&vm.folder, vm.id, &safe.key, self.keyring.arena())?;
+        let taken = self.claim(vm, &leases, Use::Exclusive, force);
+        let claim = taken.map_err(|e| fault(vm, e, Wish::Deletion))?;
+        Ok(Claimed { leases, claim: Some(claim) })
+    }
+
+    /// Takes the home of a VM and removes what that makes void. After a take-over by force it waits until the other
+    /// host has stopped, or long enough.
+    fn claim(&self, vm: &Vm, leases: &Leases, how: Use, force: bool) -> Result<Claim, LeaseError> {
+        let taken = leases.take(&self.holder(), how, force, now())?;
+        self.await_ousted(vm, leases, &taken);
+        if let Err(e) = leases.clear(&taken) {
+            tracing::warn!("old leases of VM {} stay: {e}", vm.name);
+        }
+        Ok(taken.claim)
     }
 
     /// This host, as leases name it.
@@ -172,13 +204,9 @@ impl Host {
         mode: HomeMode,
         force: bool,
     ) -> Result<Kept, Fault> {
-        let taken = leases.take(&self.holder(), how(mode), force, now());
-        let taken = taken.map_err(|e| fault(vm, e))?;
-        self.await_ousted(vm, &leases, &taken);
-        if let Err(e) = leases.clear(&taken) {
-            tracing::warn!("old leases of VM {} stay: {e}", vm.name);
-        }
-        self.keep_lease(vm, leases, taken.claim)
+        let taken = self.claim(vm, &leases, how(mode), force);
+        let claim = taken.map_err(|e| fault(vm, e, Wish::Use))?;
+        self.keep_lease(vm, leases, claim)
     }
 
     fn await_ousted(&self, vm: &Vm, leases: &Leases, taken: &Taken) {
@@ -213,15 +241,16 @@ impl Host {
         leases: Leases,
         mode: HomeMode,
     ) -> Result<Kept, Fault> {
-        let found = leases.resume(&self.holder(), how(mode)).map_err(|e| fault(vm, e))?;
+        let found =
+            leases.resume(&self.holder(), how(mode)).map_err(|e| fault(vm, e, Wish::Use))?;
         let claim = match (found, mode) {
             (Some(claim), _) => claim,
             (None, HomeMode::Shared) => {
                 let taken = leases.take(&self.holder(), Use::Shared, false, now());
-                taken.map_err(|e| fault(vm, e))?.claim
+                taken.map_err(|e| fault(vm, e, Wish::Use))?.claim
             }
             (None, HomeMode::Exclusive) => {
-                let by = leases.holders().map_err(|e| fault(vm, e))?;
+                let by = leases.holders().map_err(|e| fault(vm, e, Wish::Use))?;
                 let text = lost(vm, by.first());
                 return Err(Fault::refused(ErrorCode::InUse, text, LOOK_THERE));
             }
@@ -296,7 +325,29 @@ fn lost(vm: &Vm, by: Option<&Record>) -> String {
     format!("the home of VM {} was taken over, {by}", vm.name)
 }
 
-fn fault(vm: &Vm, error: LeaseError) -> Fault {
+/// What a home is wanted for.
+#[derive(Debug, Clone, Copy)]
+enum Wish {
+    Use,
+    Deletion,
+}
+
+impl Wish {
+    /// What to do about another host that has it.
+    fn remedy(self, vm: &Vm) -> String {
+        let gone = "unmount it there; if that host is off or lost for good,";
+        match self {
+            Self::Use => format!(
+                "{gone} `coffer vm mount --force` takes it over: what it had not written yet is lost"
+            ),
+            Self::Deletion => {
+                format!("{gone} `coffer vm delete {} --force` deletes it all the same", vm.name)
+            }
+        }
+    }
+}
+
+fn fault(vm: &Vm, error: LeaseError, wish: Wish) -> Fault {
     match error {
         LeaseError::Held(record) => Fault::refused(
             ErrorCode::InUse,
@@ -306,8 +357,7 @@ fn fault(vm: &Vm, error: LeaseError) -> Fault {
                 described(&record),
                 utc(record.renewed)
             ),
-            "unmount it there; if that host is off or lost for good, `coffer vm mount --force` takes it over: what it had \
-             not written yet is lost",
+            wish.remedy(vm),
         ),
         LeaseError::Record(e) => e.into(),
         LeaseError::Folder { path, action, source } => Fault::Io { doing: action, path, source },
@@ -338,20 +388,5 @@ fn utc(seconds: u64) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn times_are_those_of_the_calendar() {
-        for (seconds, text) in [
-            (0, "1970-01-01 00:00:00 UTC"),
-            (951_782_399, "2000-02-28 23:59:59 UTC"),
-            (951_782_400, "2000-02-29 00:00:00 UTC"),
-            (1_709_251_199, "2024-02-29 23:59:59 UTC"),
-            (1_795_595_443, "2026-11-25 08:30:43 UTC"),
-            (4_107_542_400, "2100-03-01 00:00:00 UTC"),
-        ] {
-            assert_eq!(utc(seconds), text);
-        }
-    }
-}
+#[path = "lease_tests.rs"]
+mod tests;

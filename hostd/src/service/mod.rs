@@ -206,6 +206,37 @@ impl Host {
         self.run_folder(vm).join(format!("{disk}.sock"))
     }
 
+    /// Makes sure that no other process serves the VM while its files are changed: a running VM is ours, else its
+    /// lock is taken for as long as the returned guard lives.
+    ///
+    /// # Errors
+    /// `in-use` naming the process that holds it; [`Fault::Io`].
+    pub(crate) fn exclusive(&self, vm: &Vm, inner: &Inner) -> Result<Option<FileLock>, Fault> {
+        match &inner.service {
+            Some(_) => Ok(None),
+            None => self.take_lock(vm).map(Some),
+        }
+    }
+
+    /// Takes the lock of a VM: a file in its folder, or, where there is none and none can be made, one of this host.
+    fn take_lock(&self, vm: &Vm) -> Result<FileLock, Fault> {
+        let beside = self.lock_beside(vm);
+        // A process that began when the datastore was read-only holds that one, whatever the datastore is now.
+        let held =
+            beside.exists().then(|| ours(vm, files::lock_unwritable(&beside)?)).transpose()?;
+        match (files::lock_if_possible(&vm.folder.lock())?, held) {
+            (Some(locked), _) => ours(vm, locked),
+            (None, Some(held)) => Ok(held),
+            (None, None) => ours(vm, files::lock_unwritable(&beside)?),
+        }
+    }
+
+    /// The lock of a VM whose folder has none, as on a read-only datastore. Nobody writes there, so it is enough that
+    /// this host is told apart from itself. The file stays: to remove one that others may be opening helps nobody.
+    fn lock_beside(&self, vm: &Vm) -> PathBuf {
+        self.config.locks().join(vm.id.to_string())
+    }
+
     /// Runtime folder of a VM.
     fn run_folder(&self, vm: &Name) -> PathBuf {
         self.config.vm_runs().join(vm.as_str())
@@ -231,21 +262,9 @@ pub(crate) fn check_socket_path(path: &Path) -> Result<(), Fault> {
     ))
 }
 
-/// Makes sure that no other process serves the VM while its files are changed: a running VM is ours, else its
-/// lock is taken for as long as the returned guard lives.
-///
-/// # Errors
-/// `in-use` naming the process that holds it; [`Fault::Io`].
-pub(crate) fn exclusive(vm: &Vm, inner: &Inner) -> Result<Option<FileLock>, Fault> {
-    match &inner.service {
-        Some(_) => Ok(None),
-        None => take_lock(vm).map(Some),
-    }
-}
-
-/// Takes the lock of a VM folder.
-fn take_lock(vm: &Vm) -> Result<FileLock, Fault> {
-    match files::lock(&vm.folder.lock())? {
+/// The lock, if it was free.
+fn ours(vm: &Vm, locked: Locked) -> Result<FileLock, Fault> {
+    match locked {
         Locked::Ours(lock) => Ok(lock),
         Locked::Theirs(pid) => {
             let by = pid.map_or(String::new(), |pid| format!(" (started by hostd process {pid})"));

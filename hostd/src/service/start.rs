@@ -2,7 +2,7 @@
 //!
 //! Owns the order: folder, lock, process, confinement; and the reverse when nothing is served any more.
 
-use super::{Process, Service, Vmd, take_lock};
+use super::{Process, Service, Vmd};
 use crate::fault::Fault;
 use crate::files;
 use crate::host::Host;
@@ -38,7 +38,7 @@ impl Host {
     }
 
     fn start(self: &Arc<Self>, vm: &Arc<Vm>) -> Result<Service, Fault> {
-        let lock = take_lock(vm)?.into_shared();
+        let lock = self.take_lock(vm)?.into_shared();
         let lock = lock.ok_or_else(|| Fault::Bug("a lock without a descriptor".into()))?;
         let run = self.run_folder(&vm.name);
         let group = self.config.socket.disk_group.as_ref().and_then(crate::config::Group::resolve);
@@ -96,8 +96,9 @@ impl Host {
             require_confinement: !(zone.enabled && zone.allow_unconfined_vmd),
             max_connections: self.config.limits.disk_connections,
         });
+        let polling = self.polling.memory()?;
         let mut fds = vec![lock.as_fd()];
-        fds.extend(self.polling.as_ref().map(AsFd::as_fd));
+        fds.extend(polling.as_ref().map(|memory| memory.as_fd()));
         let (report, _) = vmd.report(&request, &fds)?;
         self.note_report(&report)
     }

@@ -7,17 +7,19 @@
 use super::info::{MAX_DISKS, disk_names};
 use super::payload::open_payload;
 use super::{Inner, Opened, Vm};
+use crate::asker::Asker;
 use crate::fault::Fault;
 use crate::host::Host;
-use crate::service::lease::Checking;
+use crate::service::lease::Claimed;
 use cryptfs::descriptor::{Descriptor, State};
 use cryptfs::folder::payload_name;
-use cryptfs::fsck::{Finding, Grade, Line, MAX_FINDINGS, Mend, Report, Totals, check_folder};
+use cryptfs::fsck::{
+    Claims, Finding, Grade, Line, MAX_FINDINGS, Mend, Report, Totals, check_folder,
+};
 use cryptfs::name::Name;
 use cryptfs::safe::Safe;
 use hostd_api::error::{ErrorCode, LockCode};
 use hostd_api::types::{self, CheckReport, CheckVm, FindingGrade, FindingRepair};
-use std::collections::BTreeSet;
 use std::io;
 use std::sync::Arc;
 
@@ -65,8 +67,14 @@ impl Host {
     ///
     /// # Errors
     /// `wrong-state` while the home is mounted, and for a repair while a disk is attached; `vm-locked` when the key
-    /// cannot be had; faults of the vmd. What is wrong with the VM is no fault but a finding.
-    pub fn check_vm(self: &Arc<Self>, name: &str, how: &CheckVm) -> Result<CheckReport, Fault> {
+    /// cannot be had; `data-plane` when it ends early, also because whoever asked has left; faults of the vmd. What is
+    /// wrong with the VM is no fault but a finding.
+    pub fn check_vm(
+        self: &Arc<Self>,
+        name: &str,
+        how: &CheckVm,
+        asker: &Asker,
+    ) -> Result<CheckReport, Fault> {
         let vm = self.inventory.get(name)?;
         let mut inner = vm.enter()?;
         at_rest(&vm, &inner, how.repair)?;
@@ -75,13 +83,14 @@ impl Host {
         if how.repair {
             datastore.writable()?;
         }
+        let why_end = || why_end(&vm, asker);
         let mut found = Collected::default();
-        let safe = self.check_files(&vm, &mut inner, how.repair, &mut found)?;
+        let safe = self.check_files(&vm, &mut inner, how.repair, &why_end, &mut found)?;
         if let Some((safe, _claim)) = safe
             && vm.folder.home().symlink_metadata().is_ok_and(|home| home.is_dir())
         {
             let service = self.running(&vm, &mut inner)?;
-            let outcome = self.check_home(&vm, service, safe, how.repair, &mut found);
+            let outcome = self.check_home(&vm, service, safe, how.repair, &why_end, &mut found);
             self.stop_if_idle(&mut inner);
             outcome?;
         }
@@ -95,9 +104,10 @@ impl Host {
         vm: &Vm,
         inner: &mut Inner,
         repair: bool,
+        why_end: WhyEnd<'_>,
         found: &mut Collected,
-    ) -> Result<Option<(Opened<Safe>, Checking)>, Fault> {
-        let _lock = crate::service::exclusive(vm, inner)?;
+    ) -> Result<Option<(Opened<Safe>, Claimed)>, Fault> {
+        let _lock = self.exclusive(vm, inner)?;
         let mut emit = |line: &Line| {
             if let Line::Finding(finding) = line {
                 found.take(finding.clone());
@@ -112,8 +122,8 @@ impl Host {
             }
             None => None,
         };
-        let claimed = self.check_disks(vm, inner, &mut report)?;
-        check_folder(&vm.folder, &claimed, repair, &mut report).map_err(|e| unheard(&e))?;
+        let claims = self.check_disks(vm, inner, why_end, &mut report)?;
+        check_folder(&vm.folder, &claims, repair, &mut report).map_err(|e| unheard(&e))?;
         let totals = report.totals();
         found.add(totals);
         Ok(safe)
@@ -138,37 +148,52 @@ impl Host {
         Ok(None)
     }
 
-    /// Looks at every descriptor and payload. Returns the names of payloads that belong to a disk.
+    /// Looks at every descriptor and payload. Returns the payloads that belong to a disk.
     fn check_disks(
         &self,
         vm: &Vm,
         inner: &Inner,
+        why_end: WhyEnd<'_>,
         report: &mut Report<'_>,
-    ) -> Result<BTreeSet<String>, Fault> {
+    ) -> Result<Claims, Fault> {
         let disks = disk_names(&vm.folder.disks());
-        if disks.len() >= MAX_DISKS {
+        let mut claims = Claims { complete: disks.len() < MAX_DISKS, ..Claims::default() };
+        if !claims.complete {
             let what =
                 format!("it has {MAX_DISKS} descriptors or more; only so many were looked at");
             damage(report, "disks", what, "move away what is no descriptor of this VM")?;
         }
-        let mut claimed = BTreeSet::new();
         for disk in disks {
+            if let Some(why) = why_end() {
+                return Err(unfinished(vm, why));
+            }
             let payload = match self.open_disk(vm, inner, &disk) {
                 Ok(opened) => check_payload(vm, &opened.body, report)?,
                 Err(fault) => {
                     let remedy = "restore it from a backup; without it the payload cannot be read";
                     damage(report, &format!("disks/{disk}.disk"), fault.to_string(), remedy)?;
+                    claims.complete = false;
                     payload_name(&disk)
                 }
             };
-            if !claimed.insert(payload.clone()) {
+            if !claims.payloads.insert(payload.clone()) {
                 let what = format!("disk {disk} and another one have this payload");
                 let remedy = "delete the disk that was copied; attach neither before";
                 damage(report, &format!("disks/{payload}"), what, remedy)?;
             }
         }
-        Ok(claimed)
+        Ok(claims)
     }
+}
+
+/// Tells why a check must not go on, when it must not.
+pub(crate) type WhyEnd<'a> = &'a dyn Fn() -> Option<&'static str>;
+
+fn why_end(vm: &Vm, asker: &Asker) -> Option<&'static str> {
+    if vm.is_wanted() {
+        return Some("it gave way to a forced lock, or to the end of hostd");
+    }
+    asker.is_gone().then_some("whoever asked for it has left")
 }
 
 /// Refuses what would race with a check.
@@ -210,7 +235,7 @@ fn check_payload(
         Ok(length) if length > size => {
             let what = format!("it has {length} bytes, and the disk only {size}");
             let remedy = "if the disk was larger once, its descriptor may be an old copy; after a shrink that was \
-                          cut short, resize the disk again";
+                          cut short, resize the disk again, with --shrink";
             leftover(report, path, what, remedy)?;
         }
         Ok(_) => {}
@@ -229,7 +254,9 @@ fn descriptor_path(disk: &Name) -> String {
 
 fn damage(report: &mut Report<'_>, path: &str, what: String, remedy: &str) -> Result<(), Fault> {
     let (path, mend) = (path.to_owned(), Mend::not(remedy));
-    report.found(Finding { path, grade: Grade::Damaged, what, mend }).map_err(|e| unheard(&e))
+    report
+        .found(Finding { path, plain: None, grade: Grade::Damaged, what, mend })
+        .map_err(|e| unheard(&e))
 }
 
 fn leftover(
@@ -239,7 +266,9 @@ fn leftover(
     remedy: &str,
 ) -> Result<(), Fault> {
     let mend = Mend::not(remedy);
-    report.found(Finding { path, grade: Grade::Leftover, what, mend }).map_err(|e| unheard(&e))
+    report
+        .found(Finding { path, plain: None, grade: Grade::Leftover, what, mend })
+        .map_err(|e| unheard(&e))
 }
 
 /// Findings are collected in memory, which takes all of them.
@@ -248,7 +277,7 @@ fn unheard(error: &io::Error) -> Fault {
 }
 
 fn shown(finding: Finding) -> types::Finding {
-    let Finding { path, grade, what, mend } = finding;
+    let Finding { path, plain, grade, what, mend } = finding;
     let grade = match grade {
         Grade::Damaged => FindingGrade::Damaged,
         Grade::Leftover => FindingGrade::Leftover,
@@ -259,14 +288,14 @@ fn shown(finding: Finding) -> types::Finding {
         Mend::Done { how } => (FindingRepair::Done, how, None),
         Mend::Failed { how, reason } => (FindingRepair::Failed, how, Some(reason)),
     };
-    types::Finding { path, grade, what, repair, how, failure }
+    types::Finding { path, plain, grade, what, repair, how, failure }
 }
 
 /// The fault of a check that a vmd did not bring to its end.
 pub(crate) fn unfinished(vm: &Vm, why: &str) -> Fault {
     Fault::refused(
         ErrorCode::DataPlane,
-        format!("the check of the home of VM {} did not come to its end: {why}", vm.name),
+        format!("the check of VM {} did not come to its end: {why}", vm.name),
         "see the log of hostd, then check again",
     )
 }

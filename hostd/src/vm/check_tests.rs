@@ -1,7 +1,7 @@
 //! What is found around the home. These VMs have no vmd program, so homes are checked by the integration tests.
 
 use super::*;
-use crate::testing::{TestHost, code, create_disk};
+use crate::testing::{TestHost, code, create_disk, refused};
 use std::fs::{self, File};
 
 /// What the check of everything but the home says.
@@ -10,7 +10,7 @@ fn check(t: &TestHost, repair: bool) -> CheckReport {
     let mut inner = vm.enter().unwrap();
     at_rest(&vm, &inner, repair).unwrap();
     let mut found = Collected::default();
-    t.host.check_files(&vm, &mut inner, repair, &mut found).unwrap();
+    t.host.check_files(&vm, &mut inner, repair, &|| None, &mut found).unwrap();
     found.report("web01")
 }
 
@@ -102,11 +102,36 @@ fn remains_go_with_a_repair_and_strays_stay() {
 }
 
 #[test]
-fn a_locked_vm_is_not_checked() {
+fn an_empty_payload_without_a_disk_goes_with_a_repair_once_all_descriptors_are_read() {
     let t = host();
+    let disks = t.store().join("web01/disks");
+    File::create(disks.join("cut.data")).unwrap().set_len(1 << 20).unwrap();
+    assert_eq!(only(&check(&t, false)).repair, FindingRepair::Possible);
+    let text = fs::read_to_string(disks.join("root.disk")).unwrap();
+    fs::write(disks.join("root.disk"), text.replace("root.data", "cut.data")).unwrap();
+    let report = check(&t, true);
+    assert_eq!((report.damaged, report.leftovers, report.mended), (1, 1, 0));
+    assert!(disks.join("cut.data").exists(), "the damaged descriptor may be right");
+    fs::write(disks.join("root.disk"), text).unwrap();
+    assert_eq!(only(&check(&t, true)).repair, FindingRepair::Done);
+    assert!(!disks.join("cut.data").exists() && disks.join("root.data").exists());
+}
+
+#[test]
+fn a_check_ends_when_whoever_asked_has_left() {
+    let (t, asker) = (host(), Asker::default());
+    drop(asker.waits());
+    let error = refused(t.host.check_vm("web01", &CheckVm::default(), &asker));
+    assert_eq!(error.code, ErrorCode::DataPlane);
+    assert!(error.message.contains("has left"), "{}", error.message);
+}
+
+#[test]
+fn a_locked_vm_is_not_checked() {
+    let (t, asker) = (host(), Asker::default());
     t.host.lock_vm("web01", &hostd_api::types::Force { force: false }).unwrap();
-    assert_eq!(code(t.host.check_vm("web01", &CheckVm::default())), ErrorCode::VmLocked);
-    assert_eq!(code(t.host.check_vm("web02", &CheckVm::default())), ErrorCode::NotFound);
+    assert_eq!(code(t.host.check_vm("web01", &CheckVm::default(), &asker)), ErrorCode::VmLocked);
+    assert_eq!(code(t.host.check_vm("web02", &CheckVm::default(), &asker)), ErrorCode::NotFound);
 }
 
 #[test]

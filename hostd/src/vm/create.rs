@@ -1,8 +1,7 @@
-//! Making and deleting VMs.
+//! Making VMs.
 //!
 //! Owns the order of steps that leaves nothing behind on a failure: a VM is built in a scratch folder and gets
-//! its name by one rename at the end; deletion takes the name away first. What a crash leaves in a scratch
-//! folder is removed at the next start.
+//! its name by one rename at the end. What a crash leaves in a scratch folder is removed at the next start.
 
 use super::{Access, Vm};
 use crate::datastore::{Datastore, SCRATCH_PREFIX};
@@ -10,14 +9,14 @@ use crate::fault::Fault;
 use crate::files;
 use crate::host::Host;
 use crate::inventory::parse_name;
-use crate::service::{check_socket_path, exclusive};
+use crate::service::check_socket_path;
 use cryptfs::folder::VmFolder;
 use cryptfs::name::Name;
-use cryptfs::safe::{Policy, Safe};
+use cryptfs::safe::{Names, Policy, Safe};
 use cryptfs::seal::{self, Wrap};
 use crypto::{HomeKey, KeyId};
 use hostd_api::error::ErrorCode;
-use hostd_api::types::{CreateVm, VmInfo};
+use hostd_api::types::{CreateVm, HomeNames, VmInfo};
 use rustix::fs::{CWD, RenameFlags};
 use rustix::io::Errno;
 use std::path::{Path, PathBuf};
@@ -43,7 +42,7 @@ impl Host {
         }
         let scratch = Scratch::make(&store.path)?;
         let id = random_id()?;
-        let key = self.seal_new(&VmFolder::new(&scratch.path), id, &name)?;
+        let key = self.seal_new(&VmFolder::new(&scratch.path), id, &name, policy_of(request))?;
         scratch.rename(&target)?;
         let vm = Vm::new(id, name, &store.name, VmFolder::new(&target), Access::Open);
         let vm = Arc::new(vm);
@@ -54,44 +53,6 @@ impl Host {
         tracing::info!("VM {} was made in {} with key {key}", vm.name, store.name);
         let mut inner = vm.enter()?;
         Ok(self.vm_info(&vm, &mut inner))
-    }
-
-    /// `DELETE /v1/vms/{vm}`: the folder with everything in it, for good.
-    ///
-    /// # Errors
-    /// `in-use` while it runs, `vm-locked` while an operator keeps it locked; faults of the storage.
-    pub fn delete_vm(&self, name: &str) -> Result<VmInfo, Fault> {
-        let vm = self.inventory.get(name)?;
-        let mut inner = vm.enter()?;
-        if inner.service.is_some() {
-            return Err(Fault::refused(
-                ErrorCode::InUse,
-                format!("VM {} is running", vm.name),
-                format!("detach its disks and run `coffer vm umount {}` first", vm.name),
-            ));
-        }
-        self.allowed(&vm, &inner)?;
-        self.datastore_of(&vm)?.writable()?;
-        let info = self.vm_info(&vm, &mut inner);
-        let lock = exclusive(&vm, &inner)?;
-        let parent = vm.folder.path().parent().unwrap_or(Path::new("/"));
-        let scratch = scratch_name(&self.datastore_of(&vm)?.path)?;
-        std::fs::rename(vm.folder.path(), &scratch)
-            .map_err(Fault::io("rename", vm.folder.path()))?;
-        inner.access = Access::Deleted;
-        self.inventory.remove(&vm.name);
-        drop(lock);
-        for forgotten in [
-            files::sync_folder(parent),
-            self.state.set_registered(vm.folder.path(), false),
-            self.state.set_tls_port(vm.id, None),
-        ] {
-            if let Err(e) = forgotten {
-                tracing::warn!("after the deletion of VM {}: {e}", vm.name);
-            }
-        }
-        discard(&scratch);
-        Ok(info)
     }
 
     fn choose(&self, name: Option<&str>) -> Result<&Datastore, Fault> {
@@ -109,17 +70,26 @@ impl Host {
         })
     }
 
-    /// Fills a VM folder: `home`, `disks`, and a safe with a new home key wrapped by a new KEK.
-    fn seal_new(&self, folder: &VmFolder, id: Uuid, name: &Name) -> Result<KeyId, Fault> {
+    /// Fills a VM folder: `home`, `disks`, a lock file, and a safe with a new home key wrapped by a new KEK.
+    fn seal_new(
+        &self,
+        folder: &VmFolder,
+        id: Uuid,
+        name: &Name,
+        policy: Policy,
+    ) -> Result<KeyId, Fault> {
         for path in [folder.home(), folder.disks()] {
             files::folder(&path, 0o700, None)?;
         }
+        // On a datastore that is read-only one day, none can be made.
+        let lock = folder.lock();
+        std::fs::File::create_new(&lock).map_err(Fault::io("make", &lock))?;
         let key = self.new_key()?;
         let lease = self.keyring.lease(&key, name.as_str()).map_err(|e| locked_out(name, &e))?;
         let arena = self.keyring.arena();
         let home = HomeKey::generate(arena)?;
         let wrap = Wrap::make(lease.kek(), &key, &home)?;
-        let mut safe = Safe::new(id, name.clone(), Policy::default(), vec![wrap]);
+        let mut safe = Safe::new(id, name.clone(), policy, vec![wrap]);
         seal::create(&folder.safe(), &mut safe, &home, arena)?;
         Ok(key)
     }
@@ -141,6 +111,14 @@ impl Host {
     }
 }
 
+fn policy_of(request: &CreateVm) -> Policy {
+    let names = match request.names {
+        HomeNames::Plain => Names::Plain,
+        HomeNames::Encrypted => Names::Encrypted,
+    };
+    Policy { names, ..Policy::default() }
+}
+
 /// The fault of a key that was just made but cannot be had.
 pub(super) fn locked_out(name: &Name, fault: &crate::keyring::KeyringError) -> Fault {
     Fault::Locked { vm: name.to_string(), reason: super::open::key_reason(fault) }
@@ -151,7 +129,7 @@ pub(super) fn random_id() -> Result<Uuid, Fault> {
     Ok(uuid::Builder::from_random_bytes(crypto::random_array()?).into_uuid())
 }
 
-fn scratch_name(store: &Path) -> Result<PathBuf, Fault> {
+pub(super) fn scratch_name(store: &Path) -> Result<PathBuf, Fault> {
     Ok(store.join(format!("{SCRATCH_PREFIX}{}", random_id()?)))
 }
 
@@ -198,16 +176,18 @@ impl Drop for Scratch {
 }
 
 /// Removes a folder that nobody can reach by name any more; a failure is left to the next start.
-fn discard(path: &Path) {
+pub(super) fn discard(path: &Path) {
     if let Err(e) = std::fs::remove_dir_all(path) {
         tracing::warn!("cannot remove {}: {e}; the next start tries again", path.display());
     }
 }
 
 fn folder_taken(path: &Path) -> Fault {
-    Fault::refused(
-        ErrorCode::AlreadyExists,
-        format!("{} is there already", path.display()),
-        "choose another name, or run `coffer vm register` if it is a VM",
-    )
+    let is_empty = std::fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_none());
+    let remedy = if is_empty {
+        "it is empty, as a creation leaves it that was cut short on NFS: remove it (rmdir), or choose another name"
+    } else {
+        "choose another name, or run `coffer vm register` if it is a VM"
+    };
+    Fault::refused(ErrorCode::AlreadyExists, format!("{} is there already", path.display()), remedy)
 }

@@ -1,17 +1,19 @@
 //! Making, resizing and deleting disks.
 //!
 //! Owns the order of steps on descriptor and payload that keeps a disk openable at any crash: the payload is
-//! never shorter than the descriptor says.
+//! never shorter than the descriptor says, is there before it, and goes after it. What a crash leaves is the
+//! payload alone, which the same verb takes away (`remains`).
 
 use super::create::random_id;
 use super::info::{MAX_DISKS, disk_info, disk_names, payload_path};
 use super::payload::open_payload;
+use super::remains;
 use super::{Inner, Vm};
 use crate::fault::Fault;
 use crate::files;
 use crate::host::Host;
 use crate::inventory::parse_name;
-use crate::service::{check_socket_path, exclusive};
+use crate::service::check_socket_path;
 use cryptfs::descriptor::{Descriptor, GeometryError, State, padded_size};
 use cryptfs::name::Name;
 use cryptfs::seal::{self, Wrap};
@@ -44,9 +46,10 @@ impl Host {
         let safe = self.open_safe(&vm, &mut inner)?;
         self.keyring.may_wrap(safe.lease.id())?;
         self.datastore_of(&vm)?.writable()?;
-        let _lock = exclusive(&vm, &inner)?;
-        disks_folder(&vm)?;
-        room(&vm, &disk)?;
+        detached(&inner, &vm, &disk)?;
+        let _lock = self.exclusive(&vm, &inner)?;
+        let folder = disks_folder(&vm)?;
+        room(&vm, &folder, &disk)?;
         let arena = self.keyring.arena();
         let key = Dek::generate(arena)?;
         let wrap = Wrap::make(safe.lease.kek(), safe.lease.id(), &key)?;
@@ -71,7 +74,7 @@ impl Host {
         let inner = vm.enter()?;
         detached(&inner, &vm, &disk)?;
         let mut opened = self.open_disk(&vm, &inner, &disk)?;
-        let _lock = exclusive(&vm, &inner)?;
+        let _lock = self.exclusive(&vm, &inner)?;
         disks_folder(&vm)?;
         if opened.body.state == State::Importing {
             opened.body.state = State::Ready;
@@ -97,7 +100,7 @@ impl Host {
         detached(&inner, &vm, &disk)?;
         let mut opened = self.open_disk(&vm, &inner, &disk)?;
         self.datastore_of(&vm)?.writable()?;
-        let _lock = exclusive(&vm, &inner)?;
+        let _lock = self.exclusive(&vm, &inner)?;
         disks_folder(&vm)?;
         let (old, unit) = (opened.body.size, u64::from(opened.body.unit));
         let new = request.size.checked_next_multiple_of(unit).unwrap_or(u64::MAX);
@@ -120,14 +123,15 @@ impl Host {
             file.sync_all().map_err(Fault::io("flush", &payload))?;
         }
         seal::replace(&path, &mut opened.body, &opened.key, self.keyring.arena())?;
-        if new < old {
+        // With the old size and the flag, it is the shrink that was cut short before this.
+        if new < old || (new == old && request.shrink) {
             length(new)?;
         }
         Ok(disk_info(&vm, &disk, None, 0))
     }
 
     /// `DELETE /v1/vms/{vm}/disks/{disk}`. A damaged descriptor can be deleted as well; its payload is then
-    /// `NAME.data`.
+    /// `NAME.data`. So can a payload that has no descriptor any more, as a deletion that was cut short leaves it.
     ///
     /// # Errors
     /// `not-found`, `wrong-state` while it is attached, `vm-locked` by an operator, faults of the storage.
@@ -137,11 +141,11 @@ impl Host {
         self.allowed(&vm, &inner)?;
         detached(&inner, &vm, &disk)?;
         let path = vm.folder.descriptor(&disk);
-        if path.symlink_metadata().is_err() {
+        if path.symlink_metadata().is_err() && !remains::is_orphan(&vm, &disk) {
             return Err(super::open::no_disk(&vm, &disk));
         }
         self.datastore_of(&vm)?.writable()?;
-        let _lock = exclusive(&vm, &inner)?;
+        let _lock = self.exclusive(&vm, &inner)?;
         let folder = disks_folder(&vm)?;
         let info = disk_info(&vm, &disk, None, 0);
         // Only a verified descriptor may say which file goes with it: an edited one could name another disk's.
@@ -184,7 +188,7 @@ fn detached(inner: &Inner, vm: &Vm, disk: &Name) -> Result<(), Fault> {
 }
 
 /// Refuses a taken name, and one disk too many.
-fn room(vm: &Vm, disk: &Name) -> Result<(), Fault> {
+fn room(vm: &Vm, folder: &OwnedFd, disk: &Name) -> Result<(), Fault> {
     let names = disk_names(&vm.folder.disks());
     let (descriptor, payload) = (vm.folder.descriptor(disk), vm.folder.payload(disk));
     if descriptor.symlink_metadata().is_ok() {
@@ -194,11 +198,15 @@ fn room(vm: &Vm, disk: &Name) -> Result<(), Fault> {
             format!("choose another name, or run `coffer disk delete {} {disk}`", vm.name),
         ));
     }
-    if payload.symlink_metadata().is_ok() {
+    if payload.symlink_metadata().is_ok() && !remains::clear(vm, folder, disk)? {
         return Err(Fault::refused(
             ErrorCode::AlreadyExists,
-            format!("{} is there already, without a disk that it belongs to", payload.display()),
-            "choose another name, or move that file away",
+            format!("{} is there already, without a disk {disk}", payload.display()),
+            format!(
+                "choose another name, or move that file away; if it is left from a deletion that was cut short, run \
+                 `coffer disk delete {} {disk}` once more",
+                vm.name
+            ),
         ));
     }
     if names.len() >= MAX_DISKS {

@@ -6,6 +6,7 @@ use cryptfs::descriptor::Descriptor;
 use cryptfs::seal::Sealed;
 use hostd_api::error::ErrorCode;
 use hostd_api::types::{AttachDisk, CreateDisk, DiskState, ResizeDisk};
+use std::fs::File;
 
 #[test]
 fn disks_are_padded_sparse_and_checked() {
@@ -129,4 +130,76 @@ fn an_edited_descriptor_takes_no_other_disk_with_it() {
     t.host.delete_disk("web01", "a").unwrap();
     assert!(disks.join("b.data").exists() && !disks.join("a.data").exists());
     assert_eq!(t.host.show_disk("web01", "b").unwrap().state, DiskState::Detached);
+}
+
+/// hostd was killed between the payload and the descriptor, or between the payload and its size.
+#[test]
+fn a_creation_that_was_cut_short_is_made_again() {
+    let t = TestHost::new();
+    t.vm("web01");
+    t.disk("web01", "other");
+    let disks = t.store().join("web01/disks");
+    for size in [0, 1 << 30] {
+        File::create(disks.join("root.data")).unwrap().set_len(size).unwrap();
+        assert!(t.host.show_disk("web01", "root").is_err());
+        t.disk("web01", "root");
+        assert_eq!(t.host.show_disk("web01", "root").unwrap().state, DiskState::Detached);
+        t.host.delete_disk("web01", "root").unwrap();
+    }
+    // What holds a byte, is another disk's, or may be, stays.
+    std::fs::write(disks.join("root.data"), "x").unwrap();
+    let refusal = refused(t.host.create_disk("web01", &create_disk("root", 4096)));
+    assert_eq!(refusal.code, ErrorCode::AlreadyExists);
+    assert!(refusal.remedy.contains("disk delete web01 root"), "{}", refusal.remedy);
+    std::fs::write(disks.join("root.data"), "").unwrap();
+    std::fs::write(disks.join("bad.disk"), "{").unwrap();
+    let refusal = code(t.host.create_disk("web01", &create_disk("root", 4096)));
+    assert_eq!(refusal, ErrorCode::AlreadyExists);
+    std::fs::remove_file(disks.join("bad.disk")).unwrap();
+    std::fs::remove_file(disks.join("root.data")).unwrap();
+    std::os::unix::fs::symlink("other.data", disks.join("root.data")).unwrap();
+    let refusal = code(t.host.create_disk("web01", &create_disk("root", 4096)));
+    assert_eq!(refusal, ErrorCode::AlreadyExists);
+}
+
+/// hostd was killed between the descriptor and the payload.
+#[test]
+fn a_deletion_that_was_cut_short_is_done_again() {
+    let t = TestHost::new();
+    t.vm("web01");
+    t.disk("web01", "root");
+    t.disk("web01", "other");
+    let disks = t.store().join("web01/disks");
+    std::fs::write(disks.join("root.data"), vec![7; 1 << 20]).unwrap();
+    std::fs::remove_file(disks.join("root.disk")).unwrap();
+    std::fs::write(disks.join("bad.disk"), "{").unwrap();
+    assert_eq!(code(t.host.delete_disk("web01", "root")), ErrorCode::NotFound, "it may be bad's");
+    std::fs::remove_file(disks.join("bad.disk")).unwrap();
+    t.host.delete_disk("web01", "root").unwrap();
+    assert!(!disks.join("root.data").exists());
+    assert_eq!(code(t.host.delete_disk("web01", "root")), ErrorCode::NotFound);
+    // The payload of a disk that has another name.
+    let text = std::fs::read_to_string(disks.join("other.disk")).unwrap();
+    std::fs::write(disks.join("other.disk"), text.replace("other.data", "root.data")).unwrap();
+    std::fs::rename(disks.join("other.data"), disks.join("root.data")).unwrap();
+    assert_eq!(code(t.host.delete_disk("web01", "root")), ErrorCode::NotFound);
+    let refusal = code(t.host.create_disk("web01", &create_disk("root", 4096)));
+    assert_eq!(refusal, ErrorCode::AlreadyExists);
+    assert!(disks.join("root.data").exists());
+}
+
+/// hostd was killed between the descriptor and the cut.
+#[test]
+fn a_shrink_that_was_cut_short_is_done_again() {
+    let t = TestHost::new();
+    t.vm("web01");
+    t.disk("web01", "root");
+    let payload = t.store().join("web01/disks/root.data");
+    let resize = |size, shrink| t.host.resize_disk("web01", "root", &ResizeDisk { size, shrink });
+    resize(4096, true).unwrap();
+    std::fs::write(&payload, vec![0xaa; 1 << 20]).unwrap();
+    resize(4096, false).unwrap();
+    assert_eq!(std::fs::metadata(&payload).unwrap().len(), 1 << 20, "cut off unasked");
+    resize(4096, true).unwrap();
+    assert_eq!(std::fs::metadata(&payload).unwrap().len(), 4096);
 }

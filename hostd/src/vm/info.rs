@@ -11,11 +11,11 @@ use crate::service::{Home, Served, Service};
 use cryptfs::descriptor::{Descriptor, State};
 use cryptfs::folder::disk_of;
 use cryptfs::name::Name;
-use cryptfs::safe::Safe;
+use cryptfs::safe::{Names, Safe};
 use cryptfs::seal::{Body, Sealed};
 use crypto::KeyId;
 use hostd_api::error::{ErrorCode, LockReason};
-use hostd_api::types::{Attachment, DiskInfo, DiskState, VmInfo, VmState};
+use hostd_api::types::{Attachment, DiskInfo, DiskState, HomeNames, VmInfo, VmState};
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -111,6 +111,7 @@ impl Host {
             state: state_of(inner, lock.as_ref()),
             lock,
             key_ids: safe_keys.iter().map(ToString::to_string).collect(),
+            names: safe.as_ref().ok().map(|safe| home_names(safe.unverified())),
             home: home.and_then(Home::target).map(Into::into),
             home_mount: home.map(Home::info),
             home_problem: inner.home_problem.clone(),
@@ -140,6 +141,14 @@ impl Host {
             faults.clone().all(|f| f.is_some()).then(|| faults.next().flatten())?
         };
         broken.or_else(|| shut().map(|e| key_reason(&e))).or_else(|| inner.trouble.clone())
+    }
+}
+
+/// How names in the home are stored.
+pub(crate) fn home_names(safe: &Safe) -> HomeNames {
+    match safe.policy.names {
+        Names::Plain => HomeNames::Plain,
+        Names::Encrypted => HomeNames::Encrypted,
     }
 }
 

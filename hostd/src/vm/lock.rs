@@ -6,7 +6,7 @@
 use super::{Access, Vm};
 use crate::fault::Fault;
 use crate::host::Host;
-use crate::service::{Service, exclusive};
+use crate::service::Service;
 use crypto::KeyId;
 use hostd_api::types::{Force, VmInfo};
 use std::collections::BTreeSet;
@@ -21,7 +21,7 @@ impl Host {
     pub fn lock_vm(&self, name: &str, how: &Force) -> Result<VmInfo, Fault> {
         let vm = self.inventory.get(name)?;
         let mut inner = if how.force { vm.enter_urgently() } else { vm.enter() }?;
-        let _alone = exclusive(&vm, &inner)?;
+        let _alone = self.exclusive(&vm, &inner)?;
         let mut remembered = Ok(());
         let mut keys = inner.service.as_ref().map(Service::key_ids).unwrap_or_default();
         if inner.access == Access::Open {

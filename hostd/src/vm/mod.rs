@@ -6,16 +6,19 @@
 
 mod check;
 mod create;
+mod delete;
 mod disk;
 mod info;
 mod lock;
 mod open;
 mod payload;
+mod remains;
 mod rotate;
 mod serve;
 mod tls;
 
-pub(crate) use check::{Collected, unfinished};
+pub(crate) use check::{Collected, WhyEnd, unfinished};
+pub(crate) use info::home_names;
 pub use open::Opened;
 pub(crate) use payload::{open_direct, open_payload};
 

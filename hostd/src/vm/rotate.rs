@@ -54,7 +54,7 @@ impl Host {
     ) -> Result<KeyId, Fault> {
         let opened = self.open_safe(vm, inner)?;
         self.datastore_of(vm)?.writable()?;
-        let _lock = crate::service::exclusive(vm, inner)?;
+        let _lock = self.exclusive(vm, inner)?;
         super::disk::disks_folder(vm)?;
         let disks = disk_names(&vm.folder.disks());
         // Every descriptor must open before anything is written: the old key is needed for all of them.

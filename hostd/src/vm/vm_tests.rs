@@ -2,9 +2,11 @@
 
 use crate::fault::Fault;
 use crate::testing::{TestHost, code, create_disk, refused};
+use cryptfs::lease::{Holder, Leases, Renewal, Use};
 use hostd_api::error::{ErrorCode, LockCode};
 use hostd_api::types::{
-    AttachDisk, CreateVm, Force, KeyringState, MountVm, RegisterVm, ResizeDisk, UmountVm, VmState,
+    AttachDisk, CreateVm, Force, HomeNames, KeyringState, MountVm, RegisterVm, ResizeDisk,
+    UmountVm, VmState,
 };
 use rustix::mount::{MountFlags, UnmountFlags};
 use std::path::{Path, PathBuf};
@@ -13,7 +15,9 @@ const FORCE: Force = Force { force: true };
 const GENTLE: Force = Force { force: false };
 
 fn create(t: &TestHost, name: &str) -> Result<(), Fault> {
-    t.host.create_vm(&CreateVm { name: name.into(), datastore: None }).map(|_| ())
+    t.host
+        .create_vm(&CreateVm { name: name.into(), datastore: None, names: HomeNames::Plain })
+        .map(|_| ())
 }
 
 fn entries(path: &Path) -> Vec<String> {
@@ -27,7 +31,7 @@ fn entries(path: &Path) -> Vec<String> {
 fn a_new_vm_has_safe_home_and_disks() {
     let t = TestHost::new();
     t.vm("web01");
-    assert_eq!(entries(&t.store().join("web01")), ["disks", "home", "vm.safe"]);
+    assert_eq!(entries(&t.store().join("web01")), [".lock", "disks", "home", "vm.safe"]);
     let info = t.host.show_vm("web01").unwrap();
     assert_eq!((info.state, info.key_ids.len()), (VmState::Unlocked, 1));
     assert_eq!(info.lock, None);
@@ -41,7 +45,7 @@ fn bad_and_taken_names_are_refused_everywhere() {
     for bad in ["", "a/b", "..", ".x", "-x", "a b", &"x".repeat(65), "a\n"] {
         assert_eq!(code(create(&t, bad)), ErrorCode::InvalidArgument, "{bad:?}");
         assert_eq!(code(t.host.show_vm(bad)), ErrorCode::InvalidArgument, "{bad:?}");
-        assert_eq!(code(t.host.delete_vm(bad)), ErrorCode::InvalidArgument, "{bad:?}");
+        assert_eq!(code(t.host.delete_vm(bad, &GENTLE)), ErrorCode::InvalidArgument, "{bad:?}");
         assert_eq!(code(t.host.lock_vm(bad, &FORCE)), ErrorCode::InvalidArgument, "{bad:?}");
         let disk = t.host.create_disk("web01", &create_disk(bad, 512));
         assert_eq!(code(disk), ErrorCode::InvalidArgument, "{bad:?}");
@@ -51,8 +55,16 @@ fn bad_and_taken_names_are_refused_everywhere() {
     }
     assert_eq!(code(create(&t, "web01")), ErrorCode::AlreadyExists);
     std::fs::create_dir(t.store().join("foreign")).unwrap();
-    assert_eq!(code(create(&t, "foreign")), ErrorCode::AlreadyExists);
-    let elsewhere = CreateVm { name: "web02".into(), datastore: Some("nowhere".into()) };
+    let foreign = refused(create(&t, "foreign"));
+    assert_eq!(foreign.code, ErrorCode::AlreadyExists);
+    assert!(foreign.remedy.contains("rmdir"), "{}", foreign.remedy);
+    std::fs::write(t.store().join("foreign/file"), "x").unwrap();
+    assert!(!refused(create(&t, "foreign")).remedy.contains("rmdir"));
+    let elsewhere = CreateVm {
+        name: "web02".into(),
+        datastore: Some("nowhere".into()),
+        names: HomeNames::Plain,
+    };
     assert_eq!(code(t.host.create_vm(&elsewhere)), ErrorCode::NotFound);
     assert_eq!(entries(&t.store()), [".coffer-lock", "foreign", "web01"], "nothing is left");
 }
@@ -94,7 +106,7 @@ fn a_vmd_that_cannot_start_leaves_nothing() {
     assert!(t.host.mount_vm("web01", &MountVm::default()).is_err());
     assert!(entries(&t.host.config.vm_runs()).is_empty());
     assert_eq!(t.host.show_vm("web01").unwrap().state, VmState::Unlocked);
-    t.host.delete_vm("web01").unwrap();
+    t.host.delete_vm("web01", &GENTLE).unwrap();
 }
 
 #[test]
@@ -102,11 +114,87 @@ fn deleting_removes_the_folder_and_the_name() {
     let t = TestHost::new();
     t.vm("web01");
     t.disk("web01", "root");
-    let info = t.host.delete_vm("web01").unwrap();
+    let info = t.host.delete_vm("web01", &GENTLE).unwrap();
     assert_eq!(info.disks.len(), 1);
     assert_eq!(entries(&t.store()), [".coffer-lock"]);
     assert_eq!(code(t.host.show_vm("web01")), ErrorCode::NotFound);
     t.vm("web01");
+}
+
+/// The leases of a VM as a host of another name has them.
+fn leases_of(t: &TestHost, name: &str) -> Leases {
+    let vm = t.host.inventory.get(name).unwrap();
+    let mut inner = vm.enter().unwrap();
+    let opened = t.host.open_safe(&vm, &mut inner).unwrap();
+    Leases::new(&vm.folder, vm.id, &opened.key, t.host.keyring.arena()).unwrap()
+}
+
+fn other_host() -> Holder {
+    Holder { id: uuid::Uuid::from_u128(2), name: "node2".into() }
+}
+
+#[test]
+fn a_vm_whose_home_another_host_has_is_deleted_by_force_only() {
+    let t = TestHost::new();
+    t.vm("web01");
+    let leases = leases_of(&t, "web01");
+    for how in [Use::Exclusive, Use::Shared] {
+        let claim = leases.take(&other_host(), how, false, 1).unwrap().claim;
+        let error = refused(t.host.delete_vm("web01", &GENTLE));
+        assert_eq!(error.code, ErrorCode::InUse);
+        assert!(error.message.contains("node2"), "{}", error.message);
+        assert!(error.remedy.contains("coffer vm delete web01 --force"), "{}", error.remedy);
+        leases.release(&claim, 2).unwrap();
+    }
+    let mut claim = leases.take(&other_host(), Use::Exclusive, false, 3).unwrap().claim;
+    std::thread::scope(|scope| {
+        let deleted = scope.spawn(|| t.host.delete_vm("web01", &FORCE));
+        // The other host finds out and stops.
+        let end = std::time::Instant::now() + std::time::Duration::from_secs(30);
+        while leases.renew(&mut claim, 4).is_ok_and(|renewal| renewal == Renewal::Stands) {
+            assert!(std::time::Instant::now() < end, "it is not taken over");
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+        let _gone_already = leases.yield_to(&claim, 5);
+        deleted.join().unwrap().unwrap();
+    });
+    assert_eq!(entries(&t.store()), [".coffer-lock"]);
+    assert!(t.host.list_vms().is_empty());
+}
+
+#[test]
+fn a_vm_that_this_host_had_mounted_is_deleted_without_force() {
+    let t = TestHost::new();
+    t.vm("web01");
+    let own = Holder { id: t.host.state.host(), name: "here".into() };
+    leases_of(&t, "web01").take(&own, Use::Exclusive, false, 1).unwrap();
+    t.host.delete_vm("web01", &GENTLE).unwrap();
+    assert_eq!(entries(&t.store()), [".coffer-lock"]);
+}
+
+#[test]
+fn leases_that_nobody_can_read_need_force_to_delete() {
+    let t = TestHost::new();
+    for name in ["web01", "web02", "web03"] {
+        t.vm(name);
+    }
+    for name in ["web01", "web02"] {
+        let leases = leases_of(&t, name);
+        let claim = leases.take(&other_host(), Use::Exclusive, false, 1).unwrap().claim;
+        leases.release(&claim, 2).unwrap();
+    }
+    let record = t.store().join("web02/leases/exclusive.0000000000000001");
+    std::fs::write(&record, "{}").unwrap();
+    assert!(t.host.delete_vm("web02", &GENTLE).is_err());
+    t.host.delete_vm("web02", &FORCE).unwrap();
+    let t = t.restarted_without_keys();
+    let error = refused(t.host.delete_vm("web01", &GENTLE));
+    assert_eq!(error.code, ErrorCode::InUse);
+    assert!(error.remedy.contains("--force"), "{}", error.remedy);
+    t.host.delete_vm("web01", &FORCE).unwrap();
+    // Never mounted: there is nothing to be told.
+    t.host.delete_vm("web03", &GENTLE).unwrap();
+    assert_eq!(entries(&t.store()), [".coffer-lock"]);
 }
 
 #[test]
@@ -115,14 +203,14 @@ fn another_process_that_serves_the_vm_is_respected() {
     t.vm("web01");
     t.disk("web01", "root");
     let lock = crate::files::lock(&t.store().join("web01/.lock")).unwrap();
-    let error = refused(t.host.delete_vm("web01"));
+    let error = refused(t.host.delete_vm("web01", &GENTLE));
     assert_eq!(error.code, ErrorCode::InUse);
     assert!(error.message.contains("not under this hostd"), "{}", error.message);
     assert_eq!(code(t.host.delete_disk("web01", "root")), ErrorCode::InUse);
     let attach = t.host.attach_disk("web01", "root", &AttachDisk::default());
     assert_eq!(code(attach), ErrorCode::InUse);
     drop(lock);
-    t.host.delete_vm("web01").unwrap();
+    t.host.delete_vm("web01", &GENTLE).unwrap();
 }
 
 #[test]
@@ -159,7 +247,7 @@ fn a_registered_folder_is_known_after_a_restart() {
     let t = t.restarted();
     assert_eq!(t.host.show_vm("web01").unwrap().path, deep.canonicalize().unwrap());
     assert!(leftovers.iter().all(|path| !path.exists()), "leftovers of a crash are removed");
-    t.host.delete_vm("web01").unwrap();
+    t.host.delete_vm("web01", &GENTLE).unwrap();
     let t = t.restarted();
     assert!(t.host.list_vms().is_empty());
 }
@@ -184,7 +272,7 @@ fn a_lock_survives_a_restart_and_names_the_key() {
     let info = t.host.show_vm("web01").unwrap();
     assert_eq!(info.lock.unwrap().key_id, Some(key));
     assert_eq!(code(t.host.mount_vm("web01", &MountVm::default())), ErrorCode::VmLocked);
-    assert_eq!(code(t.host.delete_vm("web01")), ErrorCode::VmLocked);
+    assert_eq!(code(t.host.delete_vm("web01", &GENTLE)), ErrorCode::VmLocked);
     t.disk("web02", "root");
 
     assert_eq!(t.host.unlock_vm("web01").unwrap().state, VmState::Unlocked);
@@ -306,7 +394,7 @@ fn a_read_only_datastore_is_shown_and_refused() {
     let error = refused(create(&t, "web02"));
     assert_eq!(error.code, ErrorCode::Storage);
     assert!(error.message.contains("read-only"), "{}", error.message);
-    assert_eq!(code(t.host.delete_vm("web01")), ErrorCode::Storage);
+    assert_eq!(code(t.host.delete_vm("web01", &GENTLE)), ErrorCode::Storage);
     assert_eq!(code(t.host.create_disk("web01", &create_disk("x", 512))), ErrorCode::Storage);
     let info = t.host.status();
     assert_eq!(info.datastores[0].state, hostd_api::types::DatastoreState::ReadOnly);

@@ -4,12 +4,14 @@
 //! answers hostd at once, and the lines of the report go through a pipe until the check ends, or hostd closes its end.
 
 use crate::confine::root::Root;
-use crate::home::{open_folder, take_key};
+use crate::home::{naming, open_folder, take_key};
 use crate::refusal::Refusal;
 use cryptfs::fsck::{Line, Report};
-use cryptfs::home::check::check;
-use crypto::{Arena, HomeKey};
+use cryptfs::home::check::{CheckError, check};
+use crypto::Arena;
 use hostd_api::error::ErrorCode;
+use hostd_api::link::CheckHome;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::FileType;
 use std::fs::File;
 use std::io::{self, Write};
@@ -37,7 +39,7 @@ impl Check {
     /// When the folder, the key or the descriptor is no good, or no thread can be had.
     pub fn start(
         vm: Uuid,
-        repair: bool,
+        asked: &CheckHome,
         root: &Root,
         fds: CheckFds,
         arena: &Arena,
@@ -46,9 +48,13 @@ impl Check {
         only_a_pipe(&report)?;
         let folder = open_folder(root)?;
         let key = take_key(sheet, arena)?;
+        let CheckHome { repair, names } = *asked;
         let (arena, pipe) = (arena.clone(), File::from(report));
         let thread = std::thread::Builder::new().name("check".into());
-        let work = move || run(folder, key, vm, arena, repair, &pipe);
+        let look = move |report: &mut Report<'_>| {
+            check(folder, key, vm, naming(names), arena, repair, report)
+        };
+        let work = move || run(look, repair, &pipe);
         thread.spawn(work).map(Check).map_err(|e| {
             let message = format!("cannot start a thread for the check: {e}");
             Refusal::new(ErrorCode::HostLimit, message, "raise the limit of threads of hostd")
@@ -71,11 +77,12 @@ fn only_a_pipe(report: &OwnedFd) -> Result<(), Refusal> {
     }
 }
 
-fn run(folder: OwnedFd, key: HomeKey, vm: Uuid, arena: Arena, repair: bool, pipe: &File) {
+fn run(look: impl FnOnce(&mut Report<'_>) -> Result<(), CheckError>, repair: bool, pipe: &File) {
     tracing::info!(repair, "checking the home");
     let mut emit = |line: &Line| send(pipe, line);
-    let mut report = Report::new(&mut emit);
-    let checked = check(folder, key, vm, arena, repair, &mut report);
+    let is_read = || is_read(pipe);
+    let mut report = Report::new(&mut emit).heard_by(&is_read);
+    let checked = look(&mut report);
     let totals = report.totals();
     tracing::info!(?totals, "the check of the home has ended");
     let last = match checked {
@@ -86,6 +93,14 @@ fn run(folder: OwnedFd, key: HomeKey, vm: Uuid, arena: Arena, repair: bool, pipe
         // hostd is gone, or has given up.
         tracing::warn!(%error, "the end of a check was told to nobody");
     }
+}
+
+/// Whether hostd still holds the other end (poll(2), `POLLERR`).
+fn is_read(pipe: &File) -> bool {
+    let mut fds = [PollFd::new(pipe, PollFlags::empty())];
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    let polled = poll(&mut fds, Some(&now));
+    polled.is_err() || !fds.iter().any(|fd| fd.revents().contains(PollFlags::ERR))
 }
 
 /// One line of JSON in one write.

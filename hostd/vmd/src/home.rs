@@ -7,10 +7,11 @@ use crate::confine::root::Root;
 use crate::refusal::Refusal;
 use cryptfs::door::{self, Caching, HomeServer, Settings};
 use cryptfs::home::Home;
+use cryptfs::safe::Names;
 use crypto::{Arena, HomeKey, KeySheet};
 use hostd_api::error::ErrorCode;
 use hostd_api::link::ServeHome;
-use hostd_api::types::HomeMode;
+use hostd_api::types::{HomeMode, HomeNames};
 use rustix::fs::{Mode, OFlags};
 use std::num::NonZero;
 use std::ops::RangeInclusive;
@@ -53,6 +54,14 @@ fn caching(mode: HomeMode) -> Caching {
     }
 }
 
+/// How names are stored.
+pub(crate) fn naming(names: HomeNames) -> Names {
+    match names {
+        HomeNames::Plain => Names::Plain,
+        HomeNames::Encrypted => Names::Encrypted,
+    }
+}
+
 /// The folder with the ciphertext: a folder of the VM folder itself, not a link to one.
 pub(crate) fn open_folder(root: &Root) -> Result<OwnedFd, Refusal> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -89,10 +98,10 @@ impl ServedHome {
         fds: HomeFds,
         arena: &Arena,
     ) -> Result<Self, Refusal> {
-        let ServeHome { mountpoint, mode } = serve;
+        let ServeHome { mountpoint, mode, names } = serve;
         let folder = open_folder(root)?;
         let key = take_key(fds.sheet, arena)?;
-        let home = Home::open(folder, key, vm, arena.clone()).map_err(|e| {
+        let home = Home::open(folder, key, vm, naming(names), arena.clone()).map_err(|e| {
             let message = format!("cannot open the home: {e}");
             Refusal::new(ErrorCode::Storage, message, "check the home folder on the datastore")
         })?;
@@ -101,7 +110,7 @@ impl ServedHome {
             let message = format!("cannot serve the home at {}: {e}", mountpoint.display());
             Refusal::new(ErrorCode::HostLimit, message, "check that the host has FUSE")
         })?;
-        tracing::info!(mountpoint = %mountpoint.display(), ?mode, "serving the home");
+        tracing::info!(mountpoint = %mountpoint.display(), ?mode, ?names, "serving the home");
         Ok(Self { mountpoint, mode, server })
     }
 

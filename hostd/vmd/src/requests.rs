@@ -45,6 +45,8 @@ struct Vm {
     confinement: Vec<String>,
     /// Locked by hostd; the lock lasts as long as this descriptor.
     lock: OwnedFd,
+    /// The places for polling that are shared with other vmds, for the next hostd.
+    polling: Option<OwnedFd>,
 }
 
 /// An answer with the descriptors that go with it.
@@ -66,10 +68,15 @@ impl Vmd {
     /// Carries out one request.
     pub fn handle(&mut self, request: Request, fds: Vec<OwnedFd>) -> Answer<'_> {
         let last = matches!(request, Request::Stop);
-        let wants_fds = matches!(request, Request::Adopt);
+        let adopt = match request {
+            Request::Adopt { polling } => Some(polling),
+            _ => None,
+        };
         let response = self.perform(request, fds).unwrap_or_else(Response::from);
-        let adopted = wants_fds && matches!(response, Response::Report(_));
-        let fds = if adopted { self.descriptors() } else { Vec::new() };
+        let fds = match (adopt, &response) {
+            (Some(polling), Response::Report(_)) => self.descriptors(polling),
+            _ => Vec::new(),
+        };
         Answer { response, fds, last }
     }
 
@@ -107,7 +114,7 @@ impl Vmd {
             Request::Detach { disk } => self.exports.detach(&disk, GRACE).map(|()| Response::Ok),
             Request::StopHome => self.stop_home(),
             Request::StopTls => self.exports.close_port(GRACE).map(|()| Response::Ok),
-            Request::Adopt => self.vm().map(|_| Response::Report(self.report())),
+            Request::Adopt { .. } => self.vm().map(|_| Response::Report(self.report())),
             Request::Stop => {
                 self.shut_down();
                 Ok(Response::Ok)
@@ -126,7 +133,7 @@ impl Vmd {
         let polling = (fds.len() > 1).then(|| fds.pop()).flatten();
         let [lock] = exactly(fds)?;
         // Before the confinement, which allows no shared memory.
-        let budget = polling.map_or_else(|| Ok(Budget::own(0)), |memory| Budget::shared(&memory));
+        let budget = polling.as_ref().map_or_else(|| Ok(Budget::own(0)), Budget::shared);
         let budget = budget
             .map_err(|e| Refusal::invalid(format!("the places for polling are of no use: {e}")))?;
         let confinement = confine(&self.root, setup.require_confinement).map_err(|e| {
@@ -138,7 +145,7 @@ impl Vmd {
         let limits =
             Limits { max_connections: setup.max_connections, handshake: Limits::HANDSHAKE };
         self.exports.set_budget(budget);
-        self.vm = Some(Vm { id: setup.id, name: setup.vm, limits, confinement, lock });
+        self.vm = Some(Vm { id: setup.id, name: setup.vm, limits, confinement, lock, polling });
         Ok(Response::Report(self.report()))
     }
 
@@ -189,7 +196,7 @@ impl Vmd {
         self.no_check()?;
         let [report, sheet] = fds;
         let fds = CheckFds { report, sheet };
-        self.check = Some(Check::start(id, check.repair, &self.root, fds, &self.arena)?);
+        self.check = Some(Check::start(id, check, &self.root, fds, &self.arena)?);
         Ok(Response::Ok)
     }
 
@@ -243,11 +250,18 @@ impl Vmd {
         }
     }
 
-    fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
+    fn descriptors(&self, polling: bool) -> Vec<BorrowedFd<'_>> {
         let mut fds = Vec::with_capacity(MAX_FDS);
         fds.extend(self.vm.as_ref().map(|vm| vm.lock.as_fd()));
         fds.extend(self.exports.listeners());
         fds.extend(self.exports.port_listener());
+        fds.extend(
+            self.vm
+                .as_ref()
+                .filter(|_| polling)
+                .and_then(|vm| vm.polling.as_ref())
+                .map(AsFd::as_fd),
+        );
         fds
     }
 

@@ -78,8 +78,9 @@ impl Api {
         self.0.post(&(vm_path(vm) + "/tls"), body)
     }
 
-    pub(crate) fn delete_vm(&self, vm: &str) -> Answer<()> {
-        self.0.delete::<IgnoredAny>(&vm_path(vm)).map(|_| ())
+    pub(crate) fn delete_vm(&self, vm: &str, force: bool) -> Answer<()> {
+        let options = if force { "?force=true" } else { "" };
+        self.0.delete::<IgnoredAny>(&(vm_path(vm) + options)).map(|_| ())
     }
 
     pub(crate) fn create_disk(&self, vm: &str, body: &CreateDisk) -> Answer<DiskInfo> {

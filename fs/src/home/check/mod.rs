@@ -10,7 +10,10 @@ mod file;
 
 use super::error::HomeError;
 use super::keys::HomeKeys;
+use super::names::{self, Room};
+use super::naming::Naming;
 use crate::fsck::{Finding, Grade, Mend, Report, shown_path};
+use crate::safe::Names;
 use crypto::{Arena, HomeKey};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawDir, SeekFrom};
 use rustix::io::Errno;
@@ -18,6 +21,7 @@ use std::ffi::CStr;
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use uuid::Uuid;
@@ -47,8 +51,9 @@ pub enum CheckError {
     Home(HomeError),
 }
 
-/// Looks at everything in the home in `dir`, whose key is `key`, of the VM `vm`. With `repair`, what is marked so in
-/// the report is mended on the way, each by one step that a crash leaves done or not done.
+/// Looks at everything in the home in `dir`, whose key is `key`, of the VM `vm`, with the policy `names`. With
+/// `repair`, what is marked so in the report is mended on the way, each by one step that a crash leaves done or not
+/// done. What has a name that is not of this home is reported and left alone.
 ///
 /// # Errors
 /// [`CheckError`]; what is wrong with the home is no error but a finding.
@@ -56,17 +61,22 @@ pub fn check(
     dir: OwnedFd,
     key: HomeKey,
     vm: Uuid,
+    names: Names,
     arena: Arena,
     repair: bool,
     report: &mut Report<'_>,
 ) -> Result<(), CheckError> {
-    let no_key = |source| HomeError::Key { file: "(the home itself)".into(), source };
-    let keys = HomeKeys::new(key, vm, arena).map_err(|e| CheckError::Home(no_key(e)))?;
+    let no_key =
+        |source| CheckError::Home(HomeError::Key { file: "(the home itself)".into(), source });
+    let naming = Naming::new(&key, &arena, names).map_err(no_key)?;
+    let keys = HomeKeys::new(key, vm, names, arena).map_err(no_key)?;
     Walk {
         keys: Arc::new(keys),
+        names: naming,
         repair,
         report,
         path: HOME.to_vec(),
+        plain: Vec::new(),
         beat: Instant::now(),
         buffers: attributes::Buffers::new(),
     }
@@ -80,14 +90,19 @@ struct Level {
     next: u64,
     /// Length of its path.
     path: usize,
+    /// Length of its plain path.
+    plain: usize,
 }
 
 struct Walk<'a, 'b> {
     keys: Arc<HomeKeys>,
+    names: Naming,
     repair: bool,
     report: &'a mut Report<'b>,
     /// Of the object that is looked at, below the VM folder.
     path: Vec<u8>,
+    /// The same in the mounted home, a name after each slash.
+    plain: Vec<u8>,
     /// When the reader last heard of us.
     beat: Instant,
     buffers: attributes::Buffers,
@@ -98,7 +113,7 @@ impl Walk<'_, '_> {
         let mut levels = Vec::new();
         self.enter(dir, &mut levels)?;
         while let Some(level) = levels.last_mut() {
-            self.path.truncate(level.path);
+            self.back_to(level);
             match self.scan(level)? {
                 Some(folder) => self.enter(folder, &mut levels)?,
                 None => drop(levels.pop()),
@@ -112,11 +127,16 @@ impl Walk<'_, '_> {
         self.report.looked_at();
         self.check_attributes(fd.as_fd())?;
         if levels.len() < MAX_DEPTH {
-            levels.push(Level { fd, next: 0, path: self.path.len() });
+            levels.push(Level { fd, next: 0, path: self.path.len(), plain: self.plain.len() });
             return Ok(());
         }
         let what = format!("it lies {MAX_DEPTH} folders deep, and what is in it was not looked at");
         self.found(Grade::Leftover, what, Mend::not("look at it through the mounted home"))
+    }
+
+    fn back_to(&mut self, level: &Level) {
+        self.path.truncate(level.path);
+        self.plain.truncate(level.plain);
     }
 
     /// Looks at the objects of a folder from where the listing stopped; returns the next folder in it.
@@ -125,9 +145,9 @@ impl Walk<'_, '_> {
             return self.unreadable(error).map(|()| None);
         }
         let mut space = [MaybeUninit::<u8>::uninit(); BATCH];
-        let mut entries = RawDir::new(&level.fd, &mut space);
+        let (mut entries, mut room) = (RawDir::new(&level.fd, &mut space), Room::new());
         while let Some(entry) = entries.next() {
-            self.path.truncate(level.path);
+            self.back_to(level);
             let entry = match entry {
                 Ok(entry) => entry,
                 Err(error) => return self.unreadable(error).map(|()| None),
@@ -138,6 +158,12 @@ impl Walk<'_, '_> {
             }
             self.path.push(b'/');
             self.path.extend_from_slice(name.to_bytes());
+            let Some(plain) = self.names.plain(name.to_bytes(), &mut room) else {
+                self.stray(name.to_bytes())?;
+                continue;
+            };
+            self.plain.push(b'/');
+            self.plain.extend_from_slice(plain.as_bytes());
             if let Some(folder) = self.object(level.fd.as_fd(), name)? {
                 level.next = entry.next_entry_cookie();
                 return Ok(Some(folder));
@@ -176,12 +202,33 @@ impl Walk<'_, '_> {
 
     fn check_link(&mut self, parent: BorrowedFd<'_>, name: &CStr) -> Result<(), CheckError> {
         match rustix::fs::readlinkat(parent, name, Vec::new()) {
-            Ok(stored) => match self.keys.open_link(stored.as_bytes(), "").map(drop) {
+            Ok(stored) => match self.keys.open_link(stored.as_bytes(), String::new).map(drop) {
                 Ok(()) => Ok(()),
                 Err(error) => self.refused(error),
             },
             Err(error) => self.unreadable(error),
         }
+    }
+
+    /// Reports an object whose name is not of this home. Nothing is known of it, and no mount shows it, nor what is in
+    /// it: only its owner can say what becomes of it.
+    fn stray(&mut self, name: &[u8]) -> Result<(), CheckError> {
+        self.keep_alive()?;
+        self.report.looked_at();
+        let (grade, what, remedy) = match names::looks_encoded(name) {
+            true => (
+                Grade::Damaged,
+                "its name was not encrypted with the key of this home, or was changed; the mounted home does not show \
+                 it",
+                "give it the name back that it has in a backup of the datastore, or move it away",
+            ),
+            false => (
+                Grade::Leftover,
+                "its name is not one of the home, and the mounted home does not show it",
+                "look at it, and move it away if nobody needs it here",
+            ),
+        };
+        self.report_at(grade, what.to_owned(), Mend::not(remedy), None)
     }
 
     /// Reports an object that home code refuses.
@@ -213,12 +260,29 @@ impl Walk<'_, '_> {
     }
 
     fn found(&mut self, grade: Grade, what: String, mend: Mend) -> Result<(), CheckError> {
+        let plain = self.names.is_encrypted().then(|| match &self.plain[..] {
+            b"" => "/".to_owned(),
+            plain => shown_path(plain),
+        });
+        self.report_at(grade, what, mend, plain)
+    }
+
+    fn report_at(
+        &mut self,
+        grade: Grade,
+        what: String,
+        mend: Mend,
+        plain: Option<String>,
+    ) -> Result<(), CheckError> {
         let path = shown_path(&self.path);
         self.beat = Instant::now();
-        Ok(self.report.found(Finding { path, grade, what, mend })?)
+        Ok(self.report.found(Finding { path, plain, grade, what, mend })?)
     }
 
     fn keep_alive(&mut self) -> Result<(), CheckError> {
+        if !self.report.is_heard() {
+            return Err(CheckError::Report(io::ErrorKind::BrokenPipe.into()));
+        }
         if self.beat.elapsed() >= BEAT {
             self.beat = Instant::now();
             self.report.alive()?;
@@ -227,6 +291,8 @@ impl Walk<'_, '_> {
     }
 }
 
+#[cfg(test)]
+mod names_tests;
 #[cfg(test)]
 #[path = "tests.rs"]
 mod tests;

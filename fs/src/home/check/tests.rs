@@ -11,48 +11,60 @@ use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, symlink};
 use std::path::PathBuf;
 
-const NEW: Opening = Opening { exclusive: true, write: true };
+pub(super) const NEW: Opening = Opening { exclusive: true, write: true };
 
-struct Fixture {
+pub(super) struct Fixture {
     folder: tempfile::TempDir,
     arena: Arena,
     kek: Kek,
     wrapped: Vec<u8>,
     vm: Uuid,
+    pub(super) names: Names,
 }
 
-fn own() -> Caller {
+pub(super) fn own() -> Caller {
     let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
     Caller { uid, gid, umask: 0 }
 }
 
 impl Fixture {
     fn new() -> Fixture {
+        Self::with(Names::Plain)
+    }
+
+    pub(super) fn with(names: Names) -> Fixture {
         let arena = Arena::new(256 * 1024).unwrap();
         let kek = Kek::generate(&arena).unwrap();
         let wrapped = kek.wrap(&HomeKey::generate(&arena).unwrap()).unwrap();
         let folder = tempfile::tempdir().unwrap();
-        Fixture { folder, arena, kek, wrapped, vm: Uuid::from_u128(3) }
+        Fixture { folder, arena, kek, wrapped, vm: Uuid::from_u128(3), names }
     }
 
     fn dir(&self) -> OwnedFd {
         File::open(self.folder.path()).unwrap().into()
     }
 
-    fn home(&self) -> Home {
+    pub(super) fn home(&self) -> Home {
         let key = self.kek.open(&self.arena, &self.wrapped).unwrap();
-        Home::open(self.dir(), key, self.vm, self.arena.clone()).unwrap()
+        Home::open(self.dir(), key, self.vm, self.names, self.arena.clone()).unwrap()
     }
 
     /// A file with this content, written through the home.
-    fn file(&self, name: &str, content: &[u8]) -> PathBuf {
+    pub(super) fn file(&self, name: &str, content: &[u8]) -> PathBuf {
         let home = self.home();
         let (_, open) = home.create(1, OsStr::new(name), 0o600, NEW, own()).unwrap();
         open.file.write(0, content).unwrap();
-        self.path(name)
+        self.path(&self.stored(name))
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    /// What the storage calls a name.
+    pub(super) fn stored(&self, name: &str) -> String {
+        let key = self.kek.open(&self.arena, &self.wrapped).unwrap();
+        let naming = Naming::new(&key, &self.arena, self.names).unwrap();
+        naming.stored(OsStr::new(name)).unwrap().to_str().unwrap().to_owned()
+    }
+
+    pub(super) fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
@@ -63,7 +75,7 @@ impl Fixture {
         open.file.read(0, 100_000, <[u8]>::to_vec).unwrap()
     }
 
-    fn check(&self, repair: bool) -> (Vec<Finding>, Totals) {
+    pub(super) fn check(&self, repair: bool) -> (Vec<Finding>, Totals) {
         let key = self.kek.open(&self.arena, &self.wrapped).unwrap();
         let mut findings = Vec::new();
         let mut emit = |line: &Line| {
@@ -73,13 +85,14 @@ impl Fixture {
             Ok(())
         };
         let mut report = Report::new(&mut emit);
-        check(self.dir(), key, self.vm, self.arena.clone(), repair, &mut report).unwrap();
+        let (vm, names, arena) = (self.vm, self.names, self.arena.clone());
+        check(self.dir(), key, vm, names, arena, repair, &mut report).unwrap();
         let totals = report.totals();
         (findings, totals)
     }
 
     /// One finding, which a repair leaves alone, and with it every byte.
-    fn only_reported(&self, path: &str, grade: Grade, what: &str) {
+    pub(super) fn only_reported(&self, path: &str, grade: Grade, what: &str) {
         for repair in [false, true] {
             let before = snapshot(&self.folder.path().to_owned());
             let (found, totals) = self.check(repair);
@@ -122,7 +135,7 @@ fn snapshot(folder: &PathBuf) -> Vec<(PathBuf, Vec<u8>)> {
     all
 }
 
-fn edit(path: &PathBuf, at: u64, bytes: &[u8]) {
+pub(super) fn edit(path: &PathBuf, at: u64, bytes: &[u8]) {
     File::options().write(true).open(path).unwrap().write_all_at(bytes, at).unwrap();
 }
 
@@ -334,6 +347,26 @@ fn a_reader_that_goes_away_ends_the_check() {
     let key = f.kek.open(&f.arena, &f.wrapped).unwrap();
     let mut emit = |_: &Line| Err(io::ErrorKind::BrokenPipe.into());
     let mut report = Report::new(&mut emit);
-    let ended = check(f.dir(), key, f.vm, f.arena.clone(), true, &mut report);
+    let ended = check(f.dir(), key, f.vm, f.names, f.arena.clone(), true, &mut report);
     assert!(matches!(ended, Err(CheckError::Report(_))), "{ended:?}");
+}
+
+#[test]
+fn a_check_that_nobody_reads_ends_at_the_next_object() {
+    let f = Fixture::new();
+    for name in ["a", "b", "c"] {
+        f.file(name, b"content");
+    }
+    let left = std::cell::Cell::new(2);
+    let is_heard = || {
+        left.set(left.get() - 1);
+        left.get() > 0
+    };
+    let mut emit = |_: &Line| Ok(());
+    let mut report = Report::new(&mut emit).heard_by(&is_heard);
+    let key = f.kek.open(&f.arena, &f.wrapped).unwrap();
+    let ended = check(f.dir(), key, f.vm, f.names, f.arena.clone(), false, &mut report);
+    assert!(matches!(ended, Err(CheckError::Report(_))), "{ended:?}");
+    // The home itself and one file.
+    assert_eq!((report.totals().objects, left.get()), (2, 0));
 }

@@ -7,6 +7,7 @@ use crate::backing::Backing;
 use crate::home::file::HomeFile;
 use crate::home::keys::HomeKeys;
 use crate::home::space::Zeroing;
+use crate::safe::Names;
 use crypto::{Arena, HomeKey};
 use std::sync::Arc;
 use uuid::Uuid;
@@ -20,7 +21,7 @@ const OPERATIONS: u64 = 12;
 fn keys() -> Arc<HomeKeys> {
     let arena = Arena::new(256 * 1024).unwrap();
     let home = HomeKey::generate(&arena).unwrap();
-    Arc::new(HomeKeys::new(home, Uuid::from_u128(1), arena).unwrap())
+    Arc::new(HomeKeys::new(home, Uuid::from_u128(1), Names::Plain, arena).unwrap())
 }
 
 fn env(name: &str, default: u64) -> u64 {

@@ -10,14 +10,14 @@ mod socket;
 pub use rights::{SO_PASSRIGHTS, refuse_descriptors};
 pub use socket::{Link, LinkError, PeerCred, accept, listen};
 
-use crate::types::{CacheMode, HomeMode};
+use crate::types::{CacheMode, HomeMode, HomeNames};
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use uuid::Uuid;
 
 /// Version of the link; a vmd that speaks another one is left alone and reported.
-pub const LINK_VERSION: u32 = 3;
+pub const LINK_VERSION: u32 = 4;
 
 /// Descriptor number at which a vmd finds its listening link socket.
 pub const LINK_FD: i32 = 3;
@@ -33,9 +33,9 @@ pub const MAX_MESSAGE: usize = 64 * 1024;
 /// report on all fits in [`MAX_MESSAGE`]. QEMU users put a hundred disks on a VM; threads and memory would allow more.
 pub const MAX_DISKS: usize = 128;
 
-/// Largest number of descriptors with one message: the lock, one listening socket a disk and that of the TLS port
-/// at an adoption. The kernel's own limit is 253 (unix(7), `SCM_MAX_FD`).
-pub const MAX_FDS: usize = 2 + MAX_DISKS;
+/// Largest number of descriptors with one message: the lock, one listening socket a disk, that of the TLS port and
+/// the places for polling at an adoption. The kernel's own limit is 253 (unix(7), `SCM_MAX_FD`).
+pub const MAX_FDS: usize = 3 + MAX_DISKS;
 
 /// What hostd asks of a vmd. Descriptors travel beside it, in the order given at each variant.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -75,7 +75,12 @@ pub enum Request {
     Status,
     /// Give back copies of the descriptors that the next hostd needs. Answer: the lock file, then one
     /// listening socket a disk in the order of `Report::disks`, then that of the TLS port when `Report::tls` is set.
-    Adopt,
+    Adopt {
+        /// The memory that came with `Setup` as well, as the last one, if there was any. A vmd of an earlier release
+        /// does not know of this and gives none.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        polling: bool,
+    },
     /// Drain and exit.
     Stop,
 }
@@ -147,6 +152,8 @@ pub struct ServeHome {
     pub mountpoint: PathBuf,
     /// Who else may change the stored files meanwhile, which decides what the kernel may cache.
     pub mode: HomeMode,
+    /// How its names are stored.
+    pub names: HomeNames,
 }
 
 /// A home to check.
@@ -155,6 +162,8 @@ pub struct ServeHome {
 pub struct CheckHome {
     /// Mend what can be mended without a risk for data.
     pub repair: bool,
+    /// How its names are stored.
+    pub names: HomeNames,
 }
 
 /// What a vmd answers.

@@ -164,3 +164,20 @@ fn a_listener_that_takes_no_connections_is_given_up() {
     };
     assert!(matches!(refused, LinkError::TimedOut), "{refused}");
 }
+
+/// Those of the first release of this version of the link.
+#[test]
+fn an_adoption_reads_the_same_without_its_option() {
+    let text = serde_json::to_string(&Request::Adopt { polling: false }).unwrap();
+    assert_eq!(text, r#"{"do":"adopt"}"#);
+    let read: Request = serde_json::from_str(&text).unwrap();
+    assert!(matches!(read, Request::Adopt { polling: false }));
+    /// As it was then.
+    #[derive(Debug, serde::Deserialize)]
+    #[serde(rename_all = "kebab-case", tag = "do", deny_unknown_fields)]
+    enum Old {
+        Adopt,
+    }
+    let text = serde_json::to_string(&Request::Adopt { polling: true }).unwrap();
+    let Old::Adopt = serde_json::from_str(&text).unwrap();
+}

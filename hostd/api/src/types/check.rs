@@ -38,6 +38,9 @@ pub struct CheckReport {
 pub struct Finding {
     /// Path below the VM folder; control characters and bytes that are not UTF-8 are escaped as in C.
     pub path: String,
+    /// Path in the mounted home, likewise, where the names of the home are encrypted.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub plain: Option<String>,
     /// How bad it is.
     pub grade: FindingGrade,
     /// What is wrong.

@@ -3,6 +3,23 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+/// How the names in the home of a VM are stored. It is chosen when the VM is made, for good.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum HomeNames {
+    /// As they are.
+    #[default]
+    Plain,
+    /// Encrypted, and so are the targets of symbolic links.
+    Encrypted,
+}
+
+impl HomeNames {
+    pub(crate) fn is_default(&self) -> bool {
+        *self == HomeNames::default()
+    }
+}
+
 /// How a home is mounted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct HomeMount {

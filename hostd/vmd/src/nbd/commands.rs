@@ -101,11 +101,12 @@ impl<'env> Worker<'_, 'env> {
         Ok(())
     }
 
-    /// Whether a request of `length` bytes is worth another thread for those behind it; its payload counts as long
-    /// as the answer lives.
-    fn worth_sharing(&self, desk: &mut Desk, length: u64) -> Option<InHand<'env>> {
+    /// Whether a request of `length` bytes, of which `payload` have come and are not taken yet, is worth another thread
+    /// for those behind it; its payload counts as long as the answer lives.
+    fn worth_sharing(&self, desk: &mut Desk, length: u64, payload: usize) -> Option<InHand<'env>> {
         let export: &'env Export = self.shared.export;
-        if length < SHARED_FROM || !(desk.is_deep() || self.shared.transport.has_more()) {
+        let deep = |desk: &Desk| desk.is_deep_behind(payload) || self.shared.transport.has_more();
+        if length < SHARED_FROM || !deep(desk) {
             return None;
         }
         desk.go_deep();
@@ -116,7 +117,8 @@ impl<'env> Worker<'_, 'env> {
     /// counts as long as the answer lives.
     fn worth_lending(&self, desk: &mut Desk, length: u64) -> Option<(Lend, InHand<'env>)> {
         if !self.shared.export.volume().waits_on_write() {
-            return self.worth_sharing(desk, length).map(|shared| (Lend::Work, shared));
+            let shared = self.worth_sharing(desk, length, size(length));
+            return shared.map(|shared| (Lend::Work, shared));
         }
         // Not known of a client that is new or has only few in flight; to ask costs nothing beside the device.
         if !desk.is_deep_behind(size(length)) && !self.shared.transport.has_more() {
@@ -134,7 +136,7 @@ impl<'env> Worker<'_, 'env> {
         request: &Request,
         whole: bool,
     ) -> Result<(), ConnectionError> {
-        let shared = seat.as_mut().and_then(|desk| self.worth_sharing(desk, request.length));
+        let shared = seat.as_mut().and_then(|desk| self.worth_sharing(desk, request.length, 0));
         if shared.is_some()
             && let Some(desk) = seat.take()
         {

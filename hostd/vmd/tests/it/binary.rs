@@ -4,9 +4,10 @@ use super::process::{Host, await_free_lock, lock_is_free, ok, report};
 use super::support::{Client, request};
 use hostd_api::error::ErrorCode;
 use hostd_api::link::{MAX_DISKS, Request, Response, ServeHome};
-use hostd_api::types::HomeMode;
+use hostd_api::types::{HomeMode, HomeNames};
 use rustix::net::SendFlags;
 use rustix::process::Signal;
+use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::time::Duration;
@@ -40,7 +41,7 @@ fn a_life_from_setup_to_stop() {
     assert_eq!((hello.pid, hello.id, hello.vm), (vmd.pid(), None, None));
     let (root, data) = (host.disk("root", 8 * MIB), host.disk("data", MIB));
     assert_eq!(code(vmd.attach(&root, false)), ErrorCode::WrongState);
-    assert_eq!(code(vmd.ask(&Request::Adopt)), ErrorCode::WrongState);
+    assert_eq!(code(vmd.ask(&Request::Adopt { polling: false })), ErrorCode::WrongState);
 
     let set_up = vmd.set_up(&host);
     assert_eq!(set_up.vm.as_deref(), Some("web01"));
@@ -97,8 +98,11 @@ fn nonsense_on_the_link_is_refused_and_nothing_breaks() {
         read_only: false,
         socket: disk.socket.clone(),
     });
-    let home =
-        Request::ServeHome(ServeHome { mountpoint: "/nowhere".into(), mode: HomeMode::Shared });
+    let home = Request::ServeHome(ServeHome {
+        mountpoint: "/nowhere".into(),
+        mode: HomeMode::Shared,
+        names: HomeNames::Plain,
+    });
     let null = std::fs::File::open("/dev/null").unwrap();
     let wrong = [null.as_fd(), null.as_fd(), null.as_fd()];
     for (request, fds) in [
@@ -153,7 +157,7 @@ fn as_many_disks_as_can_be_adopted_and_no_more() {
         assert_eq!(client.read(8192, 4096).unwrap(), content(number));
     }
     assert!(vmd.status().disks.iter().all(|disk| disk.clients == 1 && disk.bytes_read == 4096));
-    let (response, fds) = vmd.link.call(&Request::Adopt, &[]).unwrap();
+    let (response, fds) = vmd.link.call(&Request::Adopt { polling: false }, &[]).unwrap();
     assert_eq!(report(response).disks.len(), MAX_DISKS);
     assert_eq!(fds.len(), 1 + MAX_DISKS);
     assert_eq!(local_path(fds.into_iter().last().unwrap()), served.last().unwrap().socket);
@@ -173,7 +177,7 @@ fn the_next_hostd_adopts_what_the_last_one_left() {
 
     vmd.link = host.connect();
     assert_eq!(client.read(0, 512).unwrap(), [3; 512]);
-    let (response, fds) = vmd.link.call(&Request::Adopt, &[]).unwrap();
+    let (response, fds) = vmd.link.call(&Request::Adopt { polling: false }, &[]).unwrap();
     let adopted = report(response);
     assert_eq!(adopted.id, Some(host.id));
     let mut fds = fds.into_iter();
@@ -310,4 +314,27 @@ pub(crate) fn is_small(vmd: &super::process::Process) {
     // Without optimisation the program itself is twice as large.
     let limit = if cfg!(debug_assertions) { 8 } else { 4 } * 1024;
     assert!(kib < limit, "{kib} KiB");
+}
+
+/// The places for polling go to the next hostd, when it asks for them.
+#[test]
+fn the_shared_memory_is_given_to_whoever_adopts() {
+    use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, fstat, ftruncate, memfd_create};
+    let host = Host::new();
+    let memory = memfd_create("places", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING).unwrap();
+    ftruncate(&memory, 16).unwrap();
+    fcntl_add_seals(&memory, SealFlags::SHRINK | SealFlags::GROW).unwrap();
+    let lock = File::open(host.folder().join(".lock")).unwrap();
+    for shared in [true, false] {
+        let vmd = host.spawn();
+        let fds = [lock.as_fd(), memory.as_fd()];
+        report(vmd.set_up_by(&host, if shared { &fds } else { &fds[..1] }));
+        let adopt = |polling| vmd.link.call(&Request::Adopt { polling }, &[]).unwrap().1;
+        assert_eq!(adopt(false).len(), 1);
+        let given = adopt(true);
+        assert_eq!(given.len(), if shared { 2 } else { 1 });
+        let (last, first) = (fstat(given.last().unwrap()).unwrap(), fstat(&memory).unwrap());
+        assert_eq!((last.st_dev, last.st_ino) == (first.st_dev, first.st_ino), shared);
+        ok(&vmd.ask(&Request::Stop));
+    }
 }

@@ -4,13 +4,14 @@ use super::process::{Host, Process, ok};
 use crypto::{HomeKey, KeySheet, SheetKey};
 use hostd_api::error::ErrorCode;
 use hostd_api::link::{CheckHome, Request, Response};
+use hostd_api::types::HomeNames;
 use std::fs::{self, File};
 use std::io::{PipeReader, Read};
 use std::os::fd::{AsFd, OwnedFd};
 
 fn ask(vmd: &Process, key: &HomeKey, report: &OwnedFd, repair: bool) -> Response {
     let sheet = KeySheet::seal(&[SheetKey::Home(key)]).unwrap();
-    let request = Request::CheckHome(CheckHome { repair });
+    let request = Request::CheckHome(CheckHome { repair, names: HomeNames::Plain });
     vmd.link.call(&request, &[report.as_fd(), sheet.as_fd()]).unwrap().0
 }
 

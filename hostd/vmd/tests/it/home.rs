@@ -4,7 +4,7 @@ use super::process::{Host, Process, ok};
 use crypto::{HomeKey, KeySheet, SheetKey};
 use hostd_api::error::ErrorCode;
 use hostd_api::link::{Request, Response, ServeHome};
-use hostd_api::types::HomeMode;
+use hostd_api::types::{HomeMode, HomeNames};
 use rustix::fs::{CWD, FileType, Mode, makedev, mknodat};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
@@ -26,7 +26,7 @@ impl Drop for Mounted {
 
 /// Mounts as hostd does, and hands the home to the vmd.
 fn serve(host: &Host, vmd: &Process, key: &HomeKey) -> Option<(Mounted, Response)> {
-    serve_as(host, vmd, key, HomeMode::Shared)
+    serve_as(host, vmd, key, HomeMode::Shared, HomeNames::Plain)
 }
 
 fn serve_as(
@@ -34,6 +34,7 @@ fn serve_as(
     vmd: &Process,
     key: &HomeKey,
     mode: HomeMode,
+    names: HomeNames,
 ) -> Option<(Mounted, Response)> {
     let (home, mountpoint) = (host.folder().join("home"), host.dir.path().join("mount"));
     if !home.is_symlink() {
@@ -57,7 +58,7 @@ fn serve_as(
     mount("coffer:web01", &mountpoint, "fuse.coffer", flags, &*options).unwrap();
     let mounted = Mounted(mountpoint.clone());
     let sheet = KeySheet::seal(&[SheetKey::Home(key)]).unwrap();
-    let request = Request::ServeHome(ServeHome { mountpoint, mode });
+    let request = Request::ServeHome(ServeHome { mountpoint, mode, names });
     let fds = [fuse.as_fd(), sheet.as_fd()];
     Some((mounted, vmd.link.call(&request, &fds).unwrap().0))
 }
@@ -132,6 +133,29 @@ fn a_home_ends_although_another_vmd_has_started_meanwhile() {
     assert!(neighbour.status().id.is_some());
 }
 
+/// The key of names is one more that the confined process derives; everything that is allowed with plain names must be
+/// with encrypted ones.
+#[test]
+fn a_home_with_encrypted_names_is_served_under_the_confinement() {
+    let host = Host::new();
+    let vmd = host.start();
+    let key = HomeKey::generate(&host.arena).unwrap();
+    let serve = |mode| serve_as(&host, &vmd, &key, mode, HomeNames::Encrypted);
+    let Some((mounted, response)) = serve(HomeMode::Shared) else { return };
+    ok(&response);
+    use_it(&mounted.0);
+    for entry in fs::read_dir(host.folder().join("home")).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        assert!(name.len() >= 23 && !name.contains('.'), "{name} is in clear");
+    }
+    unmount(&mounted.0, UnmountFlags::empty()).unwrap();
+    ok(&vmd.ask(&Request::StopHome));
+    let (mounted, response) = serve(HomeMode::Exclusive).unwrap();
+    ok(&response);
+    assert_eq!(fs::metadata(mounted.0.join("logs/nvram.fd")).unwrap().len(), 50_001);
+    assert_eq!(fs::read(mounted.0.join("file3")).unwrap(), [3; 20_000]);
+}
+
 #[test]
 fn devices_are_refused_and_pipes_are_made() {
     let host = Host::new();
@@ -170,7 +194,7 @@ fn a_home_is_served_until_it_is_unmounted() {
 
     // It comes back with the same content, also after an unmount of which nobody told the vmd.
     for mode in [HomeMode::Exclusive, HomeMode::Shared] {
-        let (mounted, response) = serve_as(&host, &vmd, &key, mode).unwrap();
+        let (mounted, response) = serve_as(&host, &vmd, &key, mode, HomeNames::Plain).unwrap();
         ok(&response);
         assert_eq!(vmd.status().home_mode, Some(mode));
         assert_eq!(fs::metadata(mounted.0.join("nvram.fd")).unwrap().len(), 50_001);

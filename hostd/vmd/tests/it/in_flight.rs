@@ -208,6 +208,20 @@ fn a_write_alone_is_done_where_it_was_received() {
     session.end().unwrap();
 }
 
+/// Its own payload, which came with it, is no request behind it.
+#[test]
+fn a_long_write_alone_is_done_where_it_was_received() {
+    for (gate, mut session) in [gated(), past_the_cache()] {
+        gate.open();
+        for i in 0..20u64 {
+            let byte = u8::try_from(i).unwrap();
+            assert_eq!(session.client.write(i * 4096, &[byte; 256 * 1024]), 0);
+        }
+        assert_eq!(gate.state.lock().unwrap().writers.len(), 1, "it went from thread to thread");
+        session.end().unwrap();
+    }
+}
+
 #[test]
 fn a_write_that_fails_among_others_fails_alone_and_with_its_own_code() {
     let (gate, mut session) = past_the_cache();

@@ -6,7 +6,7 @@ use hostd_api::link::{Attach, FOLDER_FD, LINK_FD, Link, Report, Request, Respons
 use hostd_api::types::CacheMode;
 use rustix::fs::{FlockOperation, Mode, OFlags, flock};
 use std::fs::File;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus};
@@ -143,6 +143,11 @@ impl Process {
 
     /// A Setup with a lock file that is or is not locked.
     pub(crate) fn set_up_with(&self, host: &Host, lock: &File) -> Response {
+        self.set_up_by(host, &[lock.as_fd()])
+    }
+
+    /// A Setup with these descriptors.
+    pub(crate) fn set_up_by(&self, host: &Host, fds: &[BorrowedFd<'_>]) -> Response {
         let setup = Request::Setup(Setup {
             vm: "web01".into(),
             id: host.id,
@@ -151,7 +156,7 @@ impl Process {
             require_confinement: rustix::process::geteuid().is_root(),
             max_connections: 8,
         });
-        self.link.call(&setup, &[lock.as_fd()]).unwrap().0
+        self.link.call(&setup, fds).unwrap().0
     }
 
     pub(crate) fn attach(&self, disk: &Disk, read_only: bool) -> Response {

@@ -301,7 +301,7 @@ fn the_next_hostd_gets_the_port_back() {
     let world = World::new();
     let mut peer = world.client("host-2");
     peer.go("root").unwrap();
-    let (answer, fds) = world.vmd.link.call(&Request::Adopt, &[]).unwrap();
+    let (answer, fds) = world.vmd.link.call(&Request::Adopt { polling: false }, &[]).unwrap();
     let tls = report(answer).tls.unwrap();
     assert_eq!((tls.address, tls.clients, fds.len()), (world.address, 1, 1 + 2 + 1));
     let listener = TcpListener::from(fds.into_iter().next_back().unwrap());

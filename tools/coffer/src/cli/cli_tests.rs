@@ -25,6 +25,8 @@ fn every_command_of_the_manual_parses() {
     for line in [
         "vm create web01",
         "vm create web01 --datastore fast",
+        "vm create web01 --names plain",
+        "vm create web01 --names encrypted",
         "vm list",
         "vm show web01",
         "vm register /srv/vms/web01",

@@ -1,8 +1,28 @@
 //! `coffer vm`.
 
 use super::name_parser;
-use clap::Subcommand;
+use clap::{Subcommand, ValueEnum};
+use hostd_api::types::HomeNames;
 use std::path::PathBuf;
+
+/// How names in the home are stored.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Names {
+    /// As they are, up to 255 bytes long.
+    #[default]
+    Plain,
+    /// Encrypted, up to 175 bytes long.
+    Encrypted,
+}
+
+impl From<Names> for HomeNames {
+    fn from(names: Names) -> Self {
+        match names {
+            Names::Plain => Self::Plain,
+            Names::Encrypted => Self::Encrypted,
+        }
+    }
+}
 
 /// Verbs of a VM.
 #[derive(Debug, Subcommand)]
@@ -15,6 +35,9 @@ pub(crate) enum VmVerb {
         /// Datastore to put it on; the first one of the configuration by default.
         #[arg(long, value_name = "NAME", value_parser = name_parser())]
         datastore: Option<String>,
+        /// How file names in the home are stored; it cannot be changed later.
+        #[arg(long, value_name = "HOW", value_enum, default_value_t)]
+        names: Names,
     },
     /// List the VMs of this host.
     List,
@@ -104,5 +127,8 @@ pub(crate) enum VmVerb {
         /// Do not ask.
         #[arg(long)]
         yes: bool,
+        /// Do it although another host has the home, or nobody knows whether one has.
+        #[arg(long)]
+        force: bool,
     },
 }

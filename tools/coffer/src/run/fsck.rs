@@ -23,9 +23,9 @@ pub(super) fn text(report: &CheckReport) -> String {
     text
 }
 
-/// `PATH: damaged: WHAT (what can be done)`.
+/// `PATH: damaged: WHAT (what can be done)`; where names are encrypted, `PATH, PLAIN in the home: ...`.
 fn line(finding: &Finding) -> String {
-    let Finding { path, grade, what, repair, how, failure } = finding;
+    let Finding { path, plain, grade, what, repair, how, failure } = finding;
     let way = match repair {
         FindingRepair::None => format!("no repair: {how}"),
         FindingRepair::Possible => format!("--repair {how}"),
@@ -35,7 +35,9 @@ fn line(finding: &Finding) -> String {
             format!("--repair {how}, but failed: {reason}")
         }
     };
-    format!("{}: {}: {} ({})\n", clean(path), kebab(grade), clean(what), clean(&way))
+    let plain = plain.as_ref().map(|plain| format!(", {} in the home", clean(plain)));
+    let plain = plain.unwrap_or_default();
+    format!("{}{plain}: {}: {} ({})\n", clean(path), kebab(grade), clean(what), clean(&way))
 }
 
 /// Damage that is still there.

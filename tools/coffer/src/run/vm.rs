@@ -15,8 +15,8 @@ use std::path::{Path, PathBuf};
 pub(super) fn run(context: &Context, verb: VmVerb) -> Result<Answer, CliError> {
     let api = &context.api;
     match verb {
-        VmVerb::Create { name, datastore } => {
-            let vm = api.create_vm(&CreateVm { name, datastore })?;
+        VmVerb::Create { name, datastore, names } => {
+            let vm = api.create_vm(&CreateVm { name, datastore, names: names.into() })?;
             let text = format!("VM {} created in {}\n", vm.name, vm.path.display());
             Ok(Answer::new(&vm, text))
         }
@@ -65,7 +65,7 @@ pub(super) fn run(context: &Context, verb: VmVerb) -> Result<Answer, CliError> {
             };
             Ok(Answer::new(&vm, text))
         }
-        VmVerb::Delete { name, yes } => delete(context, &name, yes),
+        VmVerb::Delete { name, yes, force } => delete(context, &name, yes, force),
     }
 }
 
@@ -73,7 +73,7 @@ fn said_state(vm: &VmInfo) -> Result<Answer, CliError> {
     Ok(Answer::new(vm, format!("VM {} is {}\n", vm.name, state(vm))))
 }
 
-fn delete(context: &Context, name: &str, yes: bool) -> Result<Answer, CliError> {
+fn delete(context: &Context, name: &str, yes: bool, force: bool) -> Result<Answer, CliError> {
     let vm = context.api.vm(name)?;
     let size = vm.disks.iter().fold(0_u64, |sum, disk| sum.saturating_add(disk.size));
     let loss = format!(
@@ -83,7 +83,7 @@ fn delete(context: &Context, name: &str, yes: bool) -> Result<Answer, CliError> 
     );
     let what = format!("deleting VM {name}");
     Question { what, loss, name, yes, json: context.json }.ask()?;
-    context.api.delete_vm(name)?;
+    context.api.delete_vm(name, force)?;
     let done = Done { ok: true, vm: Some(name), disk: None };
     Ok(Answer::new(&done, format!("VM {name} deleted\n")))
 }
@@ -170,6 +170,7 @@ fn show(vm: &VmInfo) -> String {
         ("datastore", Some(vm.datastore.clone())),
         ("folder", Some(vm.path.display().to_string())),
         ("home", Some(or_dash(home(vm)))),
+        ("home names", vm.names.map(|names| kebab(&names))),
         ("home stopped", vm.home_problem.clone()),
         ("keys", Some(vm.key_ids.join(", "))),
         ("vmd", vm.vmd_pid.map(|pid| format!("process {pid}"))),
