@@ -159,7 +159,7 @@ fn build(dir: &Path, store: &Path, open: bool) -> Arc<Host> {
         vmd: dir.join("no-vmd-here"),
         keyring: Arc::new(Keyring::new(arena, providers, closed, Duration::from_secs(300))),
         native,
-        datastores: config.datastore.iter().map(Datastore::open).collect(),
+        datastores: config.datastore.iter().map(|store| Datastore::new(store, 4)).collect(),
         inventory: Inventory::new(100),
         state: State::open(&config.state_dir).unwrap(),
         _run_lock: run_lock,
@@ -170,8 +170,9 @@ fn build(dir: &Path, store: &Path, open: bool) -> Arc<Host> {
         looking: Mutex::default(),
         config,
     };
-    host.datastores.iter().for_each(|store| host.scan(store));
-    Arc::new(host)
+    let host = Arc::new(host);
+    host.open_datastores().unwrap();
+    host
 }
 
 /// The API error of an outcome that must be one.
