@@ -13,6 +13,7 @@ use crate::inventory::Inventory;
 use crate::keyring::{ClosedProvider, Keyring};
 use crate::keys::{NATIVE, now};
 use crate::passphrase::{self, PassphraseFault};
+use crate::service::Spawner;
 use crate::service::polling::{self, Polling};
 use crate::state::State;
 use crypto::{Arena, ArenaError, SelfTestError};
@@ -92,7 +93,7 @@ pub fn run(config: Config, demo: bool) -> Result<(), StartError> {
     let state = State::open(&config.state_dir)?;
     let (keyring, native) = open_keys(&config, demo, arena)?;
     let host = Arc::new(Host {
-        vmd: vmd_program(&config)?,
+        spawner: Spawner::start(vmd_program(&config)?)?,
         inventory: Inventory::new(config.limits.vms),
         keyring: Arc::new(keyring),
         native,

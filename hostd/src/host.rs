@@ -10,6 +10,7 @@ use crate::files::FileLock;
 use crate::gate::Pass;
 use crate::inventory::Inventory;
 use crate::keyring::Keyring;
+use crate::service::Spawner;
 use crate::service::polling::Polling;
 use crate::state::State;
 use crate::vm::{Access, Inner, Vm};
@@ -18,7 +19,6 @@ use hostd_api::error::ErrorCode;
 use hostd_api::types::{DatastoreState, HostStatus, RegisterVm, VmInfo};
 use kms_client::native::NativeProvider;
 use std::ops::{Deref, DerefMut};
-use std::path::PathBuf;
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -41,8 +41,8 @@ pub(crate) struct Warning {
 pub struct Host {
     /// The configuration.
     pub config: Config,
-    /// Program of a vmd.
-    pub(crate) vmd: PathBuf,
+    /// What starts vmds.
+    pub(crate) spawner: Spawner,
     /// The KEKs.
     pub keyring: Arc<Keyring>,
     /// The built-in provider, when it is open.

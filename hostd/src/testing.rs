@@ -12,6 +12,7 @@ use crate::host::Host;
 use crate::inventory::Inventory;
 use crate::keyring::{ClosedProvider, Keyring};
 use crate::keys::NATIVE;
+use crate::service::Spawner;
 use crate::service::polling::Polling;
 use crate::state::State;
 use crypto::{Arena, Argon2Params, Passphrase};
@@ -156,7 +157,7 @@ fn build(dir: &Path, store: &Path, open: bool) -> Arc<Host> {
     let closed = ClosedProvider { name: NATIVE.into(), reason: "no passphrase".into() };
     let closed = if open { Vec::new() } else { vec![closed] };
     let host = Host {
-        vmd: dir.join("no-vmd-here"),
+        spawner: Spawner::start(dir.join("no-vmd-here")).unwrap(),
         keyring: Arc::new(Keyring::new(arena, providers, closed, Duration::from_secs(300))),
         native,
         datastores: config.datastore.iter().map(|store| Datastore::new(store, 4)).collect(),
