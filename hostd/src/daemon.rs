@@ -13,11 +13,11 @@ use crate::inventory::Inventory;
 use crate::keyring::{ClosedProvider, Keyring};
 use crate::keys::{NATIVE, now};
 use crate::passphrase::{self, PassphraseFault};
+use crate::service::Spawner;
 use crate::service::polling::{self, Polling};
 use crate::state::State;
 use crypto::{Arena, ArenaError, SelfTestError};
 use hostd_api::error::ErrorCode;
-use hostd_api::types::DatastoreState;
 use kms_client::kmip::KmipProvider;
 use kms_client::native::NativeProvider;
 use kms_client::{KeyProvider, KmsError};
@@ -33,6 +33,10 @@ const EXPIRE_EVERY: Duration = Duration::from_secs(5);
 
 /// How long requests in flight may take after the stop was asked for.
 const STOP_WAIT: Duration = Duration::from_secs(30);
+
+/// Each datastore that hangs may keep this part of the threads that answer requests (one for each control connection),
+/// so that so many of them together still leave the others usable.
+const STORES_THAT_HANG: usize = 4;
 
 /// Permissions of the runtime folders: sockets and VM folders inside have their own.
 const RUN_MODE: u32 = 0o755;
@@ -88,13 +92,12 @@ pub fn run(config: Config, demo: bool) -> Result<(), StartError> {
     let run_lock = claim_run(&config)?;
     let state = State::open(&config.state_dir)?;
     let (keyring, native) = open_keys(&config, demo, arena)?;
-    let datastores = open_datastores(&config)?;
     let host = Arc::new(Host {
-        vmd: vmd_program(&config)?,
+        spawner: Spawner::start(vmd_program(&config)?)?,
         inventory: Inventory::new(config.limits.vms),
         keyring: Arc::new(keyring),
         native,
-        datastores,
+        datastores: datastores(&config),
         state,
         _run_lock: run_lock,
         started: Instant::now(),
@@ -106,7 +109,7 @@ pub fn run(config: Config, demo: bool) -> Result<(), StartError> {
         looking: Mutex::default(),
         config,
     });
-    host.datastores.iter().for_each(|store| host.scan(store));
+    host.open_datastores()?;
     host.adopt_all()?;
     // A start that failed here changes nothing for VMs that run.
     serve(&host)?;
@@ -209,24 +212,10 @@ fn remedy(fault: &KmsError) -> &'static str {
     }
 }
 
-/// Opens the datastores; at least one must be usable.
-fn open_datastores(config: &Config) -> Result<Vec<Datastore>, Fault> {
-    let stores: Vec<_> = config.datastore.iter().map(Datastore::open).collect();
-    let mut reasons = Vec::new();
-    for store in &stores {
-        if let DatastoreState::Unavailable(reason) = store.state() {
-            tracing::warn!("datastore {} cannot be used: {reason}", store.name);
-            reasons.push(format!("{} ({}): {reason}", store.name, store.path.display()));
-        }
-    }
-    if reasons.len() < stores.len() {
-        return Ok(stores);
-    }
-    Err(Fault::refused(
-        ErrorCode::Storage,
-        format!("no datastore can be used: {}", reasons.join("; ")),
-        "mount or make the folder, or stop the other hostd",
-    ))
+/// The datastores, none of them opened yet.
+fn datastores(config: &Config) -> Vec<Datastore> {
+    let verbs = config.limits.control_connections / STORES_THAT_HANG;
+    config.datastore.iter().map(|store| Datastore::new(store, verbs)).collect()
 }
 
 /// The vmd program: from the configuration, or beside this executable.

@@ -2,11 +2,13 @@
 //!
 //! Owns the lock of a datastore, its state, and the search for VM folders; must not know VMs beyond the
 //! unverified body of a safe. `host` opens them at start, asks [`Datastore::refresh`] before it relies on
-//! one, and takes what [`Datastore::scan`] finds into the inventory.
+//! one, and takes what [`Datastore::scan`] finds into the inventory. Its storage may hang, and with it whoever touches
+//! it, so nobody does without having asked [`Datastore::answers`], and a limited number of verbs at a time.
 
 use crate::config::DatastoreConfig;
 use crate::fault::Fault;
 use crate::files::{self, FileLock, Locked};
+use crate::gate::{Gate, Pass, Shut};
 use crate::probe::Probe;
 use cryptfs::folder::VmFolder;
 use cryptfs::safe::Safe;
@@ -16,7 +18,7 @@ use hostd_api::types::{DatastoreInfo, DatastoreState};
 use rustix::fs::StatVfsMountFlags;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 
 /// Name of the lock file in a datastore.
 pub const LOCK_FILE: &str = ".coffer-lock";
@@ -38,7 +40,11 @@ pub struct Datastore {
     pub path: PathBuf,
     inner: Mutex<Inner>,
     probe: Probe,
+    gate: Gate,
 }
+
+/// Why a datastore is not used whose storage hangs.
+const SILENT: &str = "its storage does not answer";
 
 #[derive(Debug)]
 struct Inner {
@@ -53,6 +59,8 @@ enum Hold {
     Held { lock: Option<FileLock>, place: Place },
     /// It is not, for this reason.
     Not(String),
+    /// Nobody has looked yet.
+    Unopened,
 }
 
 /// File systems that one host mounts at a time (magic numbers of include/uapi/linux/magic.h, and of the file systems
@@ -98,12 +106,53 @@ pub struct Found {
 }
 
 impl Datastore {
-    /// Opens a datastore; one that cannot be used is kept with the reason.
+    /// A datastore that is not opened yet ([`Datastore::refresh`] does), for at most `verbs` verbs at a time.
     #[must_use]
-    pub fn open(config: &DatastoreConfig) -> Self {
-        let inner = Mutex::new(Inner { hold: hold(&config.path), problems: Vec::new() });
+    pub fn new(config: &DatastoreConfig, verbs: usize) -> Self {
+        let inner = Mutex::new(Inner { hold: Hold::Unopened, problems: Vec::new() });
         let (name, path) = (config.name.clone(), config.path.clone());
-        Self { name, path, inner, probe: Probe::default() }
+        Self { name, path, inner, probe: Probe::default(), gate: Gate::new(verbs) }
+    }
+
+    /// Lets a verb in that may wait for the storage.
+    ///
+    /// # Errors
+    /// A refusal with code `storage` when the storage does not answer, `in-use` when too many verbs are at work.
+    pub(crate) fn admit(&self) -> Result<Pass<'_>, Fault> {
+        if !self.answers() {
+            return Err(self.silent());
+        }
+        self.admit_to_end()
+    }
+
+    /// Lets a verb in that ends what is served: also while the storage does not answer, as far as there is room.
+    ///
+    /// # Errors
+    /// Those of [`Datastore::admit`].
+    pub(crate) fn admit_to_end(&self) -> Result<Pass<'_>, Fault> {
+        self.gate.pass(|| self.answers()).map_err(|shut| match shut {
+            Shut::Silent => self.silent(),
+            Shut::Full(most) => Fault::refused(
+                ErrorCode::InUse,
+                format!("{most} verbs are at work on datastore {}, and none ends", self.name),
+                "try again later; a quarter of limits.control_connections is the limit",
+            ),
+        })
+    }
+
+    fn silent(&self) -> Fault {
+        self.refusal("does not answer", "bring its storage back; VMs that run are served on")
+    }
+
+    /// Whether it could not be used when somebody last looked; does not wait for whoever looks now.
+    pub(crate) fn is_missed(&self) -> bool {
+        match self.inner.try_lock() {
+            Ok(inner) => !matches!(inner.hold, Hold::Held { .. }),
+            Err(TryLockError::Poisoned(poisoned)) => {
+                !matches!(poisoned.into_inner().hold, Hold::Held { .. })
+            }
+            Err(TryLockError::WouldBlock) => false,
+        }
     }
 
     /// Whether its storage answers at all, within seconds. While it does not, whoever touches it waits for it.
@@ -140,6 +189,7 @@ impl Datastore {
         }
         match &inner.hold {
             Hold::Not(reason) => DatastoreState::Unavailable(reason.clone()),
+            Hold::Unopened => DatastoreState::Unavailable(SILENT.into()),
             Hold::Held { lock: None, .. } => DatastoreState::ReadOnly,
             Hold::Held { .. } if read_only(&self.path) => DatastoreState::ReadOnly,
             Hold::Held { .. } => DatastoreState::Ready,
@@ -210,7 +260,7 @@ impl Datastore {
             return DatastoreInfo {
                 name: self.name.clone(),
                 path: self.path.clone(),
-                state: DatastoreState::Unavailable("its storage does not answer".into()),
+                state: DatastoreState::Unavailable(SILENT.into()),
                 free_bytes: None,
                 problems: Vec::new(),
             };

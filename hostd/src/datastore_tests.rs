@@ -7,7 +7,10 @@ use crypto::{Arena, HomeKey, Kek, KeyId};
 use uuid::Uuid;
 
 fn store(path: &Path) -> Datastore {
-    Datastore::open(&DatastoreConfig { name: "test".into(), path: path.to_owned() })
+    let config = DatastoreConfig { name: "test".into(), path: path.to_owned() };
+    let store = Datastore::new(&config, 4);
+    store.refresh();
+    store
 }
 
 fn vm_folder(path: &Path, id: u128, name: &str) {

@@ -7,21 +7,27 @@ use crate::config::Config;
 use crate::datastore::{Datastore, Found, look};
 use crate::fault::Fault;
 use crate::files::FileLock;
+use crate::gate::Pass;
 use crate::inventory::Inventory;
 use crate::keyring::Keyring;
+use crate::service::Spawner;
 use crate::service::polling::Polling;
 use crate::state::State;
-use crate::vm::{Access, Vm};
+use crate::vm::{Access, Inner, Vm};
 use cryptfs::seal::Body;
 use hostd_api::error::ErrorCode;
-use hostd_api::types::{HostStatus, RegisterVm, VmInfo};
+use hostd_api::types::{DatastoreState, HostStatus, RegisterVm, VmInfo};
 use kms_client::native::NativeProvider;
-use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::ops::{Deref, DerefMut};
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 /// Most warnings found at run time that are kept; they serve a person, who reads a page.
 const MAX_WARNINGS: usize = 100;
+
+/// How often it is looked whether the storage of a datastore still answers while that is opened. A large one takes longer.
+const LOOK_AT_STORAGE: Duration = Duration::from_millis(500);
 
 /// Something found at run time that an operator should know.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,8 +41,8 @@ pub(crate) struct Warning {
 pub struct Host {
     /// The configuration.
     pub config: Config,
-    /// Program of a vmd.
-    pub(crate) vmd: PathBuf,
+    /// What starts vmds.
+    pub(crate) spawner: Spawner,
     /// The KEKs.
     pub keyring: Arc<Keyring>,
     /// The built-in provider, when it is open.
@@ -97,10 +103,11 @@ impl Host {
         }
     }
 
-    /// Looks again at processes that were left alone, for example because they did not answer, and at homes that were
-    /// unmounted lazily; one look at a time.
+    /// Looks again at datastores that could not be used, at processes that were left alone, for example because they did
+    /// not answer, and at homes that were unmounted lazily; one look at a time.
     pub(crate) fn look_again(self: &Arc<Self>) {
         let Ok(_looking) = self.looking.try_lock() else { return };
+        self.look_for_missed();
         if let Err(e) = self.adopt_more() {
             tracing::warn!("running VMs could not be looked for: {e}");
         }
@@ -139,6 +146,84 @@ impl Host {
         let found = self.warnings.lock().unwrap_or_else(PoisonError::into_inner);
         all.extend(found.iter().map(|w| w.text.clone()));
         all
+    }
+
+    /// Opens the datastores and takes in their VMs. One whose storage hangs is left to its thread, which goes on when the
+    /// storage is back.
+    ///
+    /// # Errors
+    /// A refusal with code `storage` when none can be used, nor could be later.
+    pub(crate) fn open_datastores(self: &Arc<Self>) -> Result<(), Fault> {
+        for index in 0..self.datastores.len() {
+            self.open_datastore(index)?;
+        }
+        let mut reasons = Vec::new();
+        for store in self.datastores.iter().filter(|store| store.answers()) {
+            if let DatastoreState::Unavailable(reason) = store.state() {
+                tracing::warn!("datastore {} cannot be used: {reason}", store.name);
+                reasons.push(format!("{} ({}): {reason}", store.name, store.path.display()));
+            }
+        }
+        if reasons.len() < self.datastores.len() {
+            return Ok(());
+        }
+        Err(Fault::refused(
+            ErrorCode::Storage,
+            format!("no datastore can be used: {}", reasons.join("; ")),
+            "mount or make the folder, or stop the other hostd",
+        ))
+    }
+
+    fn open_datastore(self: &Arc<Self>, index: usize) -> Result<(), Fault> {
+        let Some(store) = self.datastores.get(index) else { return Ok(()) };
+        let (opened, is_open) = channel::<()>();
+        let host = Arc::clone(self);
+        let open = move || {
+            if let Some(store) = host.datastores.get(index)
+                && store.refresh()
+            {
+                host.scan(store);
+            }
+            drop(host);
+            // Told by the end of the channel.
+            drop(opened);
+        };
+        let thread = std::thread::Builder::new().name(format!("open-{}", store.name)).spawn(open);
+        thread.map_err(Fault::io("open datastore", &store.path))?;
+        while is_open.recv_timeout(LOOK_AT_STORAGE) == Err(RecvTimeoutError::Timeout) {
+            if !store.answers() {
+                tracing::warn!("datastore {} does not answer; it is taken up later", store.name);
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    /// Enters a VM for a verb, which may then wait for its storage.
+    ///
+    /// # Errors
+    /// Those of [`Datastore::admit`] and of [`Vm::enter`].
+    pub(crate) fn enter<'a>(&'a self, vm: &'a Vm) -> Result<Entered<'a>, Fault> {
+        let pass = self.datastore_of(vm)?.admit()?;
+        Ok(Entered { inner: vm.enter()?, _pass: pass })
+    }
+
+    /// The same for a verb that ends what is served, which storage that hangs need not forbid.
+    ///
+    /// # Errors
+    /// Those of [`Datastore::admit_to_end`] and of [`Vm::enter`].
+    pub(crate) fn enter_to_end<'a>(&'a self, vm: &'a Vm) -> Result<Entered<'a>, Fault> {
+        let pass = self.datastore_of(vm)?.admit_to_end()?;
+        Ok(Entered { inner: vm.enter()?, _pass: pass })
+    }
+
+    /// Takes up datastores that could not be used.
+    fn look_for_missed(&self) {
+        let missed = self.datastores.iter().filter(|store| store.is_missed());
+        for store in missed.filter(|store| store.answers() && store.refresh()) {
+            tracing::info!("datastore {} can be used now", store.name);
+            self.scan(store);
+        }
     }
 
     /// Takes in the VMs of datastores that came back.
@@ -183,6 +268,10 @@ impl Host {
     pub fn register_vm(self: &Arc<Self>, request: &RegisterVm) -> Result<VmInfo, Fault> {
         self.refresh_datastores();
         let path = &request.path;
+        // Before the path is followed, which may hang.
+        let mut stores = self.datastores.iter();
+        let store = stores.find(|store| path.starts_with(&store.path));
+        let _pass = store.map(Datastore::admit).transpose()?;
         let real = path.canonicalize().map_err(|e| match e.kind() {
             std::io::ErrorKind::NotFound => Fault::refused(
                 ErrorCode::NotFound,
@@ -192,6 +281,9 @@ impl Host {
             _ => Fault::io("find", path)(e),
         })?;
         let inside = |store: &&Datastore| {
+            if !store.answers() {
+                return false;
+            }
             let root = store.path.canonicalize();
             root.is_ok_and(|root| real.starts_with(&root) && real != root)
         };
@@ -229,6 +321,27 @@ impl Host {
     pub(crate) fn datastore_of(&self, vm: &Vm) -> Result<&Datastore, Fault> {
         let found = self.datastores.iter().find(|d| d.name == vm.datastore);
         found.ok_or_else(|| Fault::Bug(format!("VM {} has no datastore", vm.name)))
+    }
+}
+
+/// A VM that a verb has entered; deref to what is behind its lock.
+#[derive(Debug)]
+pub(crate) struct Entered<'a> {
+    inner: MutexGuard<'a, Inner>,
+    _pass: Pass<'a>,
+}
+
+impl Deref for Entered<'_> {
+    type Target = Inner;
+
+    fn deref(&self) -> &Inner {
+        &self.inner
+    }
+}
+
+impl DerefMut for Entered<'_> {
+    fn deref_mut(&mut self) -> &mut Inner {
+        &mut self.inner
     }
 }
 

@@ -14,6 +14,7 @@ pub mod daemon;
 pub mod datastore;
 pub mod fault;
 pub mod files;
+mod gate;
 pub mod harden;
 pub mod host;
 pub mod inventory;

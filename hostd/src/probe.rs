@@ -12,6 +12,9 @@ use std::time::{Duration, Instant};
 /// How long an answer may take. Storage that is busy takes less, one that is gone never answers.
 const WAIT: Duration = Duration::from_secs(2);
 
+/// Stack of a thread that asks: it makes one call, each verb makes one, and the process locks its memory.
+const STACK: usize = 256 * 1024;
+
 /// Asks one file system, with one question at a time.
 #[derive(Debug, Default)]
 pub(crate) struct Probe {
@@ -34,12 +37,13 @@ impl Probe {
             None => {
                 let since = *asked.insert(Instant::now());
                 let (shared, path) = (Arc::clone(&self.shared), path.to_owned());
-                let asking = Builder::new().name("probe".into()).spawn(move || {
-                    // Never answered from a cache of names, as stat(2) may be.
-                    let _ = rustix::fs::statvfs(&path);
-                    *shared.lock() = None;
-                    shared.answered.notify_all();
-                });
+                let asking =
+                    Builder::new().name("probe".into()).stack_size(STACK).spawn(move || {
+                        // Never answered from a cache of names, as stat(2) may be.
+                        let _ = rustix::fs::statvfs(&path);
+                        *shared.lock() = None;
+                        shared.answered.notify_all();
+                    });
                 if let Err(e) = asking {
                     tracing::warn!("no thread to ask a datastore: {e}");
                     *asked = None;

@@ -12,6 +12,7 @@ use crate::host::Host;
 use crate::inventory::Inventory;
 use crate::keyring::{ClosedProvider, Keyring};
 use crate::keys::NATIVE;
+use crate::service::Spawner;
 use crate::service::polling::Polling;
 use crate::state::State;
 use crypto::{Arena, Argon2Params, Passphrase};
@@ -158,10 +159,10 @@ fn build(dir: &Path, store: &Path, open: bool) -> Arc<Host> {
     let closed = ClosedProvider { name: NATIVE.into(), reason: "no passphrase".into() };
     let closed = if open { Vec::new() } else { vec![closed] };
     let host = Host {
-        vmd: dir.join("no-vmd-here"),
+        spawner: Spawner::start(dir.join("no-vmd-here")).unwrap(),
         keyring: Arc::new(Keyring::new(arena, providers, closed, Duration::from_secs(300))),
         native,
-        datastores: config.datastore.iter().map(Datastore::open).collect(),
+        datastores: config.datastore.iter().map(|store| Datastore::new(store, 4)).collect(),
         inventory: Inventory::new(100),
         state: State::open(&config.state_dir).unwrap(),
         _run_lock: run_lock,
@@ -172,8 +173,9 @@ fn build(dir: &Path, store: &Path, open: bool) -> Arc<Host> {
         looking: Mutex::default(),
         config,
     };
-    host.datastores.iter().for_each(|store| host.scan(store));
-    Arc::new(host)
+    let host = Arc::new(host);
+    host.open_datastores().unwrap();
+    host
 }
 
 /// The API error of an outcome that must be one.

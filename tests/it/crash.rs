@@ -304,3 +304,83 @@ fn vmds_from_before_and_after_a_restart_share_their_places_for_polling() {
     let [one, other] = [0, 1].map(|at| polling_memory(vmds[at]));
     assert!(one.is_some() && other.is_some() && one != other, "{one:?} {other:?}");
 }
+
+/// strace on a running hostd, which ends it by SIGKILL when a thread makes a call for the `time`-th time.
+struct KillAt(std::process::Child);
+
+impl KillAt {
+    fn call(pid: i32, call: &str, time: u32) -> Self {
+        let mut strace = std::process::Command::new("strace");
+        strace.args(["-f", "-qq", "-o", "/dev/null", "-e", &format!("trace={call}")]);
+        strace.args(["-e", &format!("inject={call}:signal=KILL:when={time}")]);
+        let tracer = Self(strace.args(["-p", &pid.to_string()]).spawn().unwrap());
+        wait::until_true("strace is attached", || {
+            let mut tasks = fs::read_dir(format!("/proc/{pid}/task")).unwrap().flatten();
+            let traced = |task: fs::DirEntry| {
+                let status = fs::read_to_string(task.path().join("status"));
+                status.is_ok_and(|text| !text.contains("TracerPid:\t0\n"))
+            };
+            tasks.all(traced)
+        });
+        tracer
+    }
+}
+
+impl Drop for KillAt {
+    fn drop(&mut self) {
+        process::send(i32::try_from(self.0.id()).unwrap(), process::Signal::TERM);
+        let _ended = self.0.wait();
+    }
+}
+
+/// Calls that change files: the steps of a verb. What only opened or made a file is seen at the next of them.
+const STEPS: [&str; 8] =
+    ["ftruncate", "fsync", "rename", "renameat2", "unlink", "unlinkat", "mkdir", "rmdir"];
+
+/// More than any verb makes of one call.
+const MAX_CALLS: u32 = 100;
+
+/// Runs `verb` with hostd killed at each of its steps. After each kill it is said once more, and must be done, or have
+/// been done: then it is refused with the code `done`. Tells how often hostd was killed.
+fn kill_at_every_step(host: &mut Host, verb: &[&str], done: i32, undo: &[&str]) -> u32 {
+    let mut kills = 0;
+    for call in STEPS {
+        for time in 1.. {
+            assert!(time < MAX_CALLS, "{verb:?} makes {call} too often");
+            let tracer = KillAt::call(host.pid().unwrap(), call, time);
+            let is_whole = host.coffer(verb).code == 0;
+            drop(tracer);
+            if !is_whole {
+                kills += 1;
+                host.kill();
+                host.up();
+                let again = host.coffer(verb);
+                assert!([0, done].contains(&again.code), "{verb:?}, {call} {time}: {again}");
+            }
+            let report = host.json(&["vm", "fsck", "web01"]);
+            assert!(report["findings"].as_array().unwrap().is_empty(), "{call} {time}: {report}");
+            host.coffer(undo).ok();
+            if is_whole {
+                break;
+            }
+        }
+    }
+    kills
+}
+
+#[test]
+fn verbs_of_several_steps_can_be_said_again_after_a_kill_at_any() {
+    needs!(Root, Program("strace"));
+    let mut host = Host::start();
+    host.coffer(&["vm", "create", "web01"]).ok();
+    let create = ["disk", "create", "web01", "data", "--size", "1M"];
+    let delete = ["disk", "delete", "web01", "data", "--yes"];
+    assert!(kill_at_every_step(&mut host, &create, 5, &delete) > 3);
+    host.coffer(&create).ok();
+    assert!(kill_at_every_step(&mut host, &delete, 4, &create) > 2);
+    let shrink = ["disk", "resize", "web01", "data", "--size", "512K", "--shrink", "--yes"];
+    let grow = ["disk", "resize", "web01", "data", "--size", "1M"];
+    assert!(kill_at_every_step(&mut host, &shrink, 0, &grow) > 3);
+    let (create, delete) = (["vm", "create", "web02"], ["vm", "delete", "web02", "--yes"]);
+    assert!(kill_at_every_step(&mut host, &create, 5, &delete) > 3);
+}

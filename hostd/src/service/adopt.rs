@@ -84,6 +84,11 @@ impl Host {
         if self.is_ours(run) {
             return Outcome::Settled;
         }
+        let known = self.vm_of(run);
+        let store = known.as_ref().and_then(|vm| self.datastore_of(vm).ok());
+        if let Some(store) = store.filter(|store| !store.answers()) {
+            return Outcome::LeftAlone(format!("datastore {} does not answer", store.name));
+        }
         let socket = run.join("vmd.sock");
         let link = match Link::connect(&socket) {
             Ok(link) => link,

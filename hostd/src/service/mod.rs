@@ -10,6 +10,7 @@ mod home;
 pub(crate) mod lease;
 pub(crate) mod polling;
 mod serve;
+mod spawner;
 mod start;
 mod tls;
 mod vmd;
@@ -17,6 +18,7 @@ mod watch;
 
 pub use home::Home;
 pub(crate) use home::{Wanted, leaving};
+pub(crate) use spawner::Spawner;
 pub(crate) use start::stop;
 pub use vmd::Vmd;
 

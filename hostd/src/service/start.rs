@@ -75,7 +75,7 @@ impl Host {
     ) -> Result<Vmd, Fault> {
         let folder = files::open_folder(vm.folder.path())?;
         let socket = run.join("vmd.sock");
-        let (mut vmd, child) = Vmd::spawn(&self.vmd, vm.name.as_str(), &socket, folder)?;
+        let (mut vmd, child) = Vmd::spawn(&self.spawner, vm.name.as_str(), &socket, folder)?;
         let pidfd = vmd.pidfd()?;
         self.watch(vm, vmd.pid(), pidfd, Some(child));
         match self.set_up(vm, &mut vmd, lock) {

@@ -10,6 +10,7 @@ use crate::host::Host;
 use crate::vm::Vm;
 use hostd_api::error::ErrorCode;
 use hostd_api::link::{Request, ServeTls};
+use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 use std::fs::File;
 use std::net::SocketAddr;
@@ -102,11 +103,13 @@ fn listen(address: SocketAddr) -> Result<OwnedFd, Fault> {
 }
 
 fn unheard(address: SocketAddr, e: &std::io::Error) -> Fault {
-    Fault::refused(
-        ErrorCode::HostLimit,
-        format!("cannot listen on {address}: {e}"),
-        "choose another port or address, see [tls] in the configuration of hostd",
-    )
+    // socket(2), and what a service under systemd is told that may not use the network.
+    let remedy = if e.raw_os_error() == Some(Errno::AFNOSUPPORT.raw_os_error()) {
+        "allow hostd the network: RestrictAddressFamilies= in its systemd unit, see docs/configuration.md"
+    } else {
+        "choose another port or address, see [tls] in the configuration of hostd"
+    };
+    Fault::refused(ErrorCode::HostLimit, format!("cannot listen on {address}: {e}"), remedy)
 }
 
 fn open(path: &Path) -> Result<File, Fault> {
@@ -125,4 +128,18 @@ fn open_key(path: &Path) -> Result<File, Fault> {
         ));
     }
     Ok(file)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::refused;
+
+    #[test]
+    fn whoever_may_not_use_the_network_is_told_where_to_allow_it() {
+        let address = "127.0.0.1:10810".parse().unwrap();
+        let remedy = |errno: Errno| refused::<()>(Err(unheard(address, &errno.into()))).remedy;
+        assert!(remedy(Errno::AFNOSUPPORT).contains("RestrictAddressFamilies="));
+        assert!(remedy(Errno::ADDRINUSE).contains("another port"));
+    }
 }

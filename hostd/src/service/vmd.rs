@@ -3,6 +3,7 @@
 //! Owns process id, pidfd and link; must not know what is served. A link that failed is closed and made again
 //! with the next call, as an answer that comes late would be taken for that of a later request.
 
+use super::spawner::Spawner;
 use crate::fault::Fault;
 use command_fds::{CommandFdExt, FdMapping};
 use hostd_api::link::{self, FOLDER_FD, LINK_FD, Link, LinkError, Report, Request, Response};
@@ -40,35 +41,21 @@ pub struct Vmd {
 }
 
 impl Vmd {
-    /// Starts `program` for a VM, with its link socket at `socket` as descriptor 3, the VM folder as
-    /// descriptor 4, and nothing else of this process: no environment but the filter of the log, no other
-    /// descriptor, a process group of its own.
+    /// Starts a vmd for a VM, with its link socket at `socket`.
     ///
     /// # Errors
     /// [`Fault::Io`] when it cannot be started, [`Fault::Link`].
-    pub fn spawn(
-        program: &Path,
+    pub(super) fn spawn(
+        spawner: &Spawner,
         vm: &str,
         socket: &Path,
         folder: OwnedFd,
     ) -> Result<(Self, Child), Fault> {
         crate::files::remove(socket)?;
         let listener = link::listen(socket).map_err(failed(vm))?;
-        let mut command = Command::new(program);
-        command.arg("--vm").arg(vm).env_clear().process_group(0);
-        if let Some(filter) = std::env::var_os(LOG_FILTER) {
-            command.env(LOG_FILTER, filter);
-        }
-        command.stdin(Stdio::null()).stdout(Stdio::null());
-        command
-            .fd_mappings(vec![
-                FdMapping { parent_fd: listener, child_fd: LINK_FD },
-                FdMapping { parent_fd: folder, child_fd: FOLDER_FD },
-            ])
-            .map_err(|e| Fault::Bug(e.to_string()))?;
-        let child = command.spawn().map_err(Fault::io("start", program))?;
-        // The parent's copy of the listener goes with the command, so that a dead vmd refuses connections.
-        drop(command);
+        let child = spawner.spawn(vm, [listener.as_fd(), folder.as_fd()])?;
+        // No copy of the listener stays, so that a dead vmd refuses connections.
+        drop((listener, folder));
         let vmd = Self::found(vm, socket, child.id())?;
         Ok((vmd, child))
     }
@@ -196,6 +183,23 @@ impl Vmd {
             tracing::debug!("process {} cannot be killed: {e}", self.pid);
         }
     }
+}
+
+/// Starts `program` for a VM, with the first of `fds`, its link socket, as descriptor 3, the second, the VM folder, as
+/// descriptor 4, and nothing else of this process: no environment but the filter of the log, no other descriptor, a
+/// process group of its own.
+pub(super) fn start(program: &Path, vm: &str, fds: Vec<OwnedFd>) -> std::io::Result<Child> {
+    let mut command = Command::new(program);
+    command.arg("--vm").arg(vm).env_clear().process_group(0);
+    if let Some(filter) = std::env::var_os(LOG_FILTER) {
+        command.env(LOG_FILTER, filter);
+    }
+    command.stdin(Stdio::null()).stdout(Stdio::null());
+    let mappings = fds.into_iter().zip([LINK_FD, FOLDER_FD]);
+    let mappings = mappings.map(|(parent_fd, child_fd)| FdMapping { parent_fd, child_fd });
+    command.fd_mappings(mappings.collect()).map_err(std::io::Error::other)?;
+    // The descriptors of this process go with the command.
+    command.spawn()
 }
 
 /// Waits until the process behind a pidfd has ended, at most `limit`.

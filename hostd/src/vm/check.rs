@@ -76,7 +76,7 @@ impl Host {
         asker: &Asker,
     ) -> Result<CheckReport, Fault> {
         let vm = self.inventory.get(name)?;
-        let mut inner = vm.enter()?;
+        let mut inner = self.enter(&vm)?;
         at_rest(&vm, &inner, how.repair)?;
         let datastore = self.datastore_of(&vm)?;
         datastore.readable()?;

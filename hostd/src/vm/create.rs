@@ -33,6 +33,7 @@ impl Host {
         let name = parse_name("VM", &request.name)?;
         self.refresh_datastores();
         let store = self.choose(request.datastore.as_deref())?;
+        let _pass = store.admit()?;
         check_socket_path(&self.config.vm_runs().join(name.as_str()).join("vmd.sock"))?;
         let _kept = self.inventory.reserve(&name)?;
         store.writable()?;

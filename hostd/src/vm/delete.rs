@@ -22,7 +22,7 @@ impl Host {
     /// it locked; faults of the storage.
     pub fn delete_vm(&self, name: &str, how: &Force) -> Result<VmInfo, Fault> {
         let vm = self.inventory.get(name)?;
-        let mut inner = vm.enter()?;
+        let mut inner = self.enter(&vm)?;
         if inner.service.is_some() {
             return Err(Fault::refused(
                 ErrorCode::InUse,

@@ -42,7 +42,7 @@ impl Host {
             ));
         }
         check_socket_path(&self.disk_socket(&vm.name, &disk))?;
-        let mut inner = vm.enter()?;
+        let mut inner = self.enter(&vm)?;
         let safe = self.open_safe(&vm, &mut inner)?;
         self.keyring.may_wrap(safe.lease.id())?;
         self.datastore_of(&vm)?.writable()?;
@@ -71,7 +71,7 @@ impl Host {
     /// `wrong-state` while it is attached; `vm-locked`; faults of descriptor and storage.
     pub fn disk_ready(&self, name: &str, disk: &str) -> Result<DiskInfo, Fault> {
         let (vm, disk) = (self.inventory.get(name)?, parse_name("disk", disk)?);
-        let inner = vm.enter()?;
+        let inner = self.enter(&vm)?;
         detached(&inner, &vm, &disk)?;
         let mut opened = self.open_disk(&vm, &inner, &disk)?;
         let _lock = self.exclusive(&vm, &inner)?;
@@ -96,7 +96,7 @@ impl Host {
         request: &ResizeDisk,
     ) -> Result<DiskInfo, Fault> {
         let (vm, disk) = (self.inventory.get(name)?, parse_name("disk", disk)?);
-        let inner = vm.enter()?;
+        let inner = self.enter(&vm)?;
         detached(&inner, &vm, &disk)?;
         let mut opened = self.open_disk(&vm, &inner, &disk)?;
         self.datastore_of(&vm)?.writable()?;
@@ -137,7 +137,7 @@ impl Host {
     /// `not-found`, `wrong-state` while it is attached, `vm-locked` by an operator, faults of the storage.
     pub fn delete_disk(&self, name: &str, disk: &str) -> Result<DiskInfo, Fault> {
         let (vm, disk) = (self.inventory.get(name)?, parse_name("disk", disk)?);
-        let inner = vm.enter()?;
+        let inner = self.enter(&vm)?;
         self.allowed(&vm, &inner)?;
         detached(&inner, &vm, &disk)?;
         let path = vm.folder.descriptor(&disk);

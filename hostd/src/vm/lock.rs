@@ -20,6 +20,8 @@ impl Host {
     /// of state file, kernel and vmd. A forced lock takes effect even if it cannot be remembered.
     pub fn lock_vm(&self, name: &str, how: &Force) -> Result<VmInfo, Fault> {
         let vm = self.inventory.get(name)?;
+        // By force it is not refused for the sake of storage that hangs.
+        let _pass = if how.force { None } else { Some(self.datastore_of(&vm)?.admit_to_end()?) };
         let mut inner = if how.force { vm.enter_urgently() } else { vm.enter() }?;
         let _alone = self.exclusive(&vm, &inner)?;
         let mut remembered = Ok(());
@@ -52,7 +54,7 @@ impl Host {
     /// `vm-locked` with the reason when its keys cannot be had; the operator's lock is gone then all the same.
     pub fn unlock_vm(&self, name: &str) -> Result<VmInfo, Fault> {
         let vm = self.inventory.get(name)?;
-        let mut inner = vm.enter()?;
+        let mut inner = self.enter(&vm)?;
         self.state.set_locked(vm.id, false)?;
         inner.access = Access::Open;
         self.vm_info(&vm, &mut inner);

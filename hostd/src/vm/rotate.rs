@@ -34,7 +34,7 @@ impl Host {
 
     fn rotate_vm(&self, vm: &Arc<Vm>) -> RotatedVm {
         let mut rewrapped = 0;
-        let outcome = vm.enter().and_then(|mut inner| {
+        let outcome = self.enter(vm).and_then(|mut inner| {
             let key = self.rotate_files(vm, &mut inner, &mut rewrapped)?;
             self.vm_info(vm, &mut inner);
             Ok(key)

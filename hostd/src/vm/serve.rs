@@ -35,7 +35,7 @@ impl Host {
     ) -> Result<DiskInfo, Fault> {
         let (vm, disk) = (self.inventory.get(name)?, parse_name("disk", disk)?);
         let owner = owner(request)?;
-        let mut inner = vm.enter()?;
+        let mut inner = self.enter(&vm)?;
         if inner.service.as_ref().is_some_and(|s| s.disks.contains_key(&disk)) {
             return Err(Fault::wrong_state(
                 format!("disk {disk} of VM {} is attached already", vm.name),
@@ -65,7 +65,7 @@ impl Host {
     /// the vmd.
     pub fn detach_disk(&self, name: &str, disk: &str, how: &Force) -> Result<DiskInfo, Fault> {
         let (vm, disk) = (self.inventory.get(name)?, parse_name("disk", disk)?);
-        let mut inner = vm.enter()?;
+        let mut inner = self.enter_to_end(&vm)?;
         let service = inner.service.as_mut().filter(|s| s.disks.contains_key(&disk));
         let service = service.ok_or_else(|| {
             Fault::wrong_state(
@@ -91,7 +91,7 @@ impl Host {
     /// without FUSE, `vm-locked`; faults of the vmd.
     pub fn mount_vm(self: &Arc<Self>, name: &str, how: &MountVm) -> Result<VmInfo, Fault> {
         let vm = self.inventory.get(name)?;
-        let mut inner = vm.enter()?;
+        let mut inner = self.enter(&vm)?;
         self.end_left_home(&vm, &mut inner);
         if let Some(home) = inner.service.as_ref().and_then(|s| s.home.as_ref()) {
             return Err(mounted(&vm, home));
@@ -136,7 +136,7 @@ impl Host {
     /// `wrong-state` when it is not mounted, `in-use` naming the processes that hold it, unless forced or lazy.
     pub fn umount_vm(&self, name: &str, how: &UmountVm) -> Result<VmInfo, Fault> {
         let vm = self.inventory.get(name)?;
-        let mut inner = vm.enter()?;
+        let mut inner = self.enter_to_end(&vm)?;
         let service = inner.service.as_mut().filter(|s| s.home.is_some());
         let service = service.ok_or_else(|| {
             Fault::wrong_state(

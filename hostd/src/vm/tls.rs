@@ -18,7 +18,7 @@ impl Host {
     /// files, of the state file and of the vmd. The setting is then as it was.
     pub fn set_tls(&self, name: &str, request: &SetTls) -> Result<VmInfo, Fault> {
         let vm = self.inventory.get(name)?;
-        let mut inner = vm.enter()?;
+        let mut inner = self.enter(&vm)?;
         let before = self.state.tls_port(vm.id);
         let port = if request.on { Some(self.choose_port(&vm, request.port)?) } else { None };
         let outcome = match (&mut inner.service, port) {
