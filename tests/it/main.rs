@@ -5,6 +5,7 @@
 #![expect(clippy::unwrap_used, reason = "a test whose machine does not do what it must has failed")]
 
 mod crash;
+mod cut;
 mod damage;
 mod direct;
 mod disk;

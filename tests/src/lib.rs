@@ -13,6 +13,7 @@
 pub mod binaries;
 pub mod client;
 pub mod command;
+pub mod cut;
 pub mod guest;
 pub mod host;
 pub mod nbd;

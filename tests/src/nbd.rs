@@ -19,6 +19,9 @@ const COMMAND_READ: u16 = 0;
 const COMMAND_WRITE: u16 = 1;
 const COMMAND_FLUSH: u16 = 3;
 
+/// NBD_CMD_FLAG_FUA.
+const DURABLE: u16 = 1;
+
 /// Longest silence of the server before a request counts as failed.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -66,11 +69,17 @@ impl Nbd {
         })
     }
 
-    fn request(&mut self, command: u16, offset: u64, length: usize, data: &[u8]) -> io::Result<()> {
+    fn request(
+        &mut self,
+        (command, flags): (u16, u16),
+        offset: u64,
+        length: usize,
+        data: &[u8],
+    ) -> io::Result<()> {
         self.cookie += 1;
         let length = u32::try_from(length).map_err(io::Error::other)?;
         let mut message = REQUEST_MAGIC.to_be_bytes().to_vec();
-        message.extend(0_u16.to_be_bytes());
+        message.extend(flags.to_be_bytes());
         message.extend(command.to_be_bytes());
         message.extend(self.cookie.to_be_bytes());
         message.extend(offset.to_be_bytes());
@@ -98,7 +107,15 @@ impl Nbd {
     /// # Errors
     /// The server's error number, or that of the connection.
     pub fn write(&mut self, offset: u64, data: &[u8]) -> io::Result<()> {
-        self.request(COMMAND_WRITE, offset, data.len(), data)
+        self.request((COMMAND_WRITE, 0), offset, data.len(), data)
+    }
+
+    /// Writes, and makes that durable.
+    ///
+    /// # Errors
+    /// As for `write`.
+    pub fn write_durable(&mut self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.request((COMMAND_WRITE, DURABLE), offset, data.len(), data)
     }
 
     /// Makes everything written so far durable.
@@ -106,7 +123,7 @@ impl Nbd {
     /// # Errors
     /// As for `write`.
     pub fn flush(&mut self) -> io::Result<()> {
-        self.request(COMMAND_FLUSH, 0, 0, &[])
+        self.request((COMMAND_FLUSH, 0), 0, 0, &[])
     }
 
     /// Reads `length` bytes.
@@ -114,7 +131,7 @@ impl Nbd {
     /// # Errors
     /// As for `write`.
     pub fn read(&mut self, offset: u64, length: usize) -> io::Result<Vec<u8>> {
-        self.request(COMMAND_READ, offset, length, &[])?;
+        self.request((COMMAND_READ, 0), offset, length, &[])?;
         let mut data = vec![0; length];
         self.stream.read_exact(&mut data)?;
         Ok(data)

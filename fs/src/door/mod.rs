@@ -57,7 +57,7 @@ pub fn serve(home: Home, fuse: OwnedFd, settings: Settings) -> io::Result<HomeSe
     let shedder = shed::start(Arc::clone(&nodes), session.notifier())?;
     let served = Arc::clone(&nodes);
     let run = move || {
-        let ended = session.run();
+        let ended = end_of(session.run());
         served.end();
         // They hold nodes and the device, and only end.
         for helper in [Some(shedder), searcher].into_iter().flatten() {
@@ -68,6 +68,16 @@ pub fn serve(home: Home, fuse: OwnedFd, settings: Settings) -> io::Result<HomeSe
     let session = Builder::new().name("home".into()).spawn(run);
     let session = session.inspect_err(|_| nodes.end())?;
     Ok(HomeServer { session })
+}
+
+/// The end of a session, which is no fault when the kernel ended it. A thread learns of an unmount by ENODEV, which the
+/// crate takes for the end, or by ECONNABORTED when it was just about to be handed a request; and an abort through the
+/// kernel's switch is by ECONNABORTED, too.
+fn end_of(session: io::Result<()>) -> io::Result<()> {
+    match session {
+        Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => Ok(()),
+        ended => ended,
+    }
 }
 
 impl HomeServer {
@@ -83,5 +93,18 @@ impl HomeServer {
     pub fn join(self) -> io::Result<()> {
         let panicked = |_| Err(io::Error::other("the thread that serves the home panicked"));
         self.session.join().unwrap_or_else(panicked)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_end_by_the_kernel_is_no_fault() {
+        let ended = |errno| end_of(Err(io::Error::from_raw_os_error(errno)));
+        assert!(end_of(Ok(())).is_ok());
+        assert!(ended(rustix::io::Errno::CONNABORTED.raw_os_error()).is_ok());
+        assert_eq!(ended(5).unwrap_err().raw_os_error(), Some(5));
     }
 }

@@ -16,7 +16,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("hostd", &["crypto", "cryptfs", "kms-client", "hostd-api"]),
     ("coffer", &["hostd-api"]),
     ("xtask", &[]),
-    ("tests", &["hostd-api"]),
+    ("tests", &["crypto", "cryptfs", "hostd-api"]),
     ("fuzz", &["crypto", "cryptfs", "hostd-api", "kms-client", "vmd"]),
 ];
 
