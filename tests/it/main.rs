@@ -17,6 +17,7 @@ mod kmip;
 mod lease;
 mod lifecycle;
 mod limits;
+mod loads;
 mod locking;
 mod markers;
 mod nbd_guest;
