@@ -11,6 +11,12 @@ mod acls;
 mod caching;
 #[path = "home/data.rs"]
 mod data;
+#[path = "home/full.rs"]
+mod full;
+#[path = "home/lengths.rs"]
+mod lengths;
+#[path = "home/lives.rs"]
+mod lives;
 #[expect(dead_code, reason = "shared with tests that need more of it")]
 #[path = "home/log.rs"]
 mod log;
@@ -28,6 +34,8 @@ mod reports;
 mod safety;
 #[path = "home/space.rs"]
 mod space;
+#[path = "home/stores.rs"]
+mod stores;
 #[path = "home/two_mounts.rs"]
 mod two_mounts;
 #[path = "home/xattrs.rs"]

@@ -37,15 +37,23 @@ impl Store {
 
     /// On a storage of its own with room for so many bytes; needs root, like a mount.
     pub(crate) fn small(bytes: u64) -> Option<Store> {
+        Store::over(|path| {
+            let options = CString::new(format!("size={bytes},mode=755")).unwrap();
+            let flags = MountFlags::NOSUID | MountFlags::NODEV;
+            rustix::mount::mount("coffer-test", path, "tmpfs", flags, options.as_c_str()).unwrap();
+        })
+    }
+
+    /// On a storage that `mount` puts on the folder; needs root.
+    pub(crate) fn over(mount: impl FnOnce(&Path)) -> Option<Store> {
         if !rustix::process::geteuid().is_root() {
             skip("not root");
             return None;
         }
         let store = Store::new();
-        let options = CString::new(format!("size={bytes},mode=755")).unwrap();
-        let (path, flags) = (store.folder.path(), MountFlags::NOSUID | MountFlags::NODEV);
-        rustix::mount::mount("coffer-test", path, "tmpfs", flags, options.as_c_str()).unwrap();
-        Some(Store { _small: Some(Small(path.to_path_buf())), ..store })
+        mount(store.folder.path());
+        let path = store.folder.path().to_path_buf();
+        Some(Store { _small: Some(Small(path)), ..store })
     }
 
     /// Where a file's ciphertext lies.
