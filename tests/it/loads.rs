@@ -7,6 +7,7 @@ mod git;
 mod images;
 mod postgres;
 mod sqlite;
+mod storm;
 mod trees;
 
 use std::ffi::OsStr;

@@ -123,3 +123,32 @@ fn a_tree_with_everything_goes_there_and_back() {
         carry(&home.join("copy"), &home.join("again"));
     }
 }
+
+/// What cp makes of modes and lists in a folder.
+fn copies(folder: &Path) -> String {
+    fs::write(folder.join("source"), b"content").unwrap();
+    fs::set_permissions(folder.join("source"), Permissions::from_mode(0o640)).unwrap();
+    program(folder, "setfacl", &["-m", "u:1234:rw,m::r", "source"]);
+    fs::create_dir(folder.join("lists")).unwrap();
+    program(folder, "setfacl", &["-m", "d:u:4321:rw,d:m::rw", "lists"]);
+    for (options, to) in
+        [("-f", "plain"), ("-p", "kept"), ("-a", "all"), ("-f", "lists/plain"), ("-a", "lists/all")]
+    {
+        program(folder, "cp", &[options, "source", to]);
+    }
+    let names = ["source", "plain", "kept", "all", "lists/plain", "lists/all"];
+    program(folder, "getfacl", &[&["-n"][..], &names[..]].concat())
+}
+
+#[test]
+fn cp_keeps_modes_and_lists_as_on_the_storage() {
+    needs!(Root, Fuse, Program("setfacl"), Program("getfacl"));
+    for mode in MODES {
+        let host = host_with_home(mode);
+        let outside = host.scratch().join("outside");
+        fs::create_dir(&outside).unwrap();
+        let expected = copies(&outside);
+        assert!(expected.matches("user:1234:rw-").count() >= 4, "{expected}");
+        assert_eq!(copies(&host.home("web01")), expected, "{mode}");
+    }
+}
