@@ -1,11 +1,10 @@
 //! A storage that is full, a tmpfs and an ext4 of a few megabytes: whatever needs room is refused with ENOSPC at the
 //! call or at the sync, and nothing that was there is harmed.
 
+use super::data::map_and_sync;
 use super::mounted::{Mounted, Store, eventually, pattern};
 use cryptfs::door::Caching;
 use rustix::fs::{FallocateFlags, XattrFlags, fallocate, getxattr, setxattr, statvfs};
-use rustix::io::Errno;
-use rustix::mm::{MapFlags, MsyncFlags, ProtFlags, mmap, msync, munmap};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::{FileExt, symlink};
@@ -105,20 +104,6 @@ fn check(mount: &Mounted, when: &str) {
     }
 }
 
-/// Writes to a hole by a mapping, and syncs it.
-fn write_mapped(file: &File, len: usize) -> Result<(), Errno> {
-    let access = ProtFlags::READ | ProtFlags::WRITE;
-    // SAFETY: a fresh shared mapping of a file of at least this length, which nobody shortens; the slice is gone
-    // before it is unmapped.
-    unsafe {
-        let at = mmap(std::ptr::null_mut(), len, access, MapFlags::SHARED, file, 0)?;
-        std::slice::from_raw_parts_mut(at.cast::<u8>(), len)[len / 2..].fill(0xee);
-        let synced = msync(at, len, MsyncFlags::SYNC);
-        munmap(at, len)?;
-        synced
-    }
-}
-
 /// Must be refused for want of room.
 fn refused<T, E: Into<io::Error>>(result: Result<T, E>, what: &str) {
     let error = result.err().unwrap_or_else(|| panic!("{what}: there is no room for it")).into();
@@ -141,7 +126,8 @@ fn grow(mount: &Mounted) {
     let mut append = OpenOptions::new().append(true).open(mount.at("old")).unwrap();
     refused(append.write_all(&pattern(500_000)).and_then(|()| append.sync_all()), "an append");
     let sparse = open(mount, "sparse");
-    refused(write_mapped(&sparse, 1 << 20), "a mapped write to a hole");
+    let mapped = map_and_sync(&sparse, 1 << 20, |bytes| bytes[1 << 19..].fill(0xee));
+    refused(mapped, "a mapped write to a hole");
     let into = sparse.write_all_at(&[0xee; 512 * 200], 512 * 600).and_then(|()| sparse.sync_all());
     refused(into, "a write to a hole");
     let size = sparse.metadata().unwrap().len();
