@@ -15,6 +15,8 @@ pub enum Need {
     Fuse,
     /// A program on PATH.
     Program(&'static str),
+    /// Loop devices.
+    Loop,
     /// The server programs of PostgreSQL, which Debian keeps away from PATH.
     Postgres,
     /// `COFFER_LONG=1`: tests that take minutes.
@@ -27,6 +29,7 @@ impl Need {
             Need::Root => rustix::process::geteuid().is_root(),
             Need::Fuse => Path::new("/dev/fuse").exists(),
             Need::Program(name) => find_program(name),
+            Need::Loop => Path::new("/dev/loop-control").exists(),
             Need::Postgres => postgres().is_some(),
             Need::Long => is_long(),
         };
@@ -37,6 +40,7 @@ impl Need {
             Need::Root => "needs root".into(),
             Need::Fuse => "needs /dev/fuse".into(),
             Need::Program(name) => format!("needs `{name}` on PATH"),
+            Need::Loop => "needs /dev/loop-control (modprobe loop)".into(),
             Need::Postgres => "needs PostgreSQL's programs in /usr/lib/postgresql/*/bin".into(),
             Need::Long => "takes minutes; COFFER_LONG=1 (tools/test --long) runs it".into(),
         })

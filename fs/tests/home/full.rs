@@ -2,7 +2,7 @@
 //! call or at the sync, and nothing that was there is harmed.
 
 use super::data::map_and_sync;
-use super::mounted::{Mounted, Store, eventually, pattern};
+use super::mounted::{Mounted, Store, eventually, pattern, skip};
 use cryptfs::door::Caching;
 use rustix::fs::{FallocateFlags, XattrFlags, fallocate, getxattr, setxattr, statvfs};
 use std::fs::{self, File, OpenOptions};
@@ -18,7 +18,12 @@ const ROOM: u64 = 8 << 20;
 const INODES: u32 = 128;
 
 /// An ext4 in a file, by a loop device. Blocks of 1 KiB: a folder needs the next one after a few long names.
-pub(super) fn ext4() -> Option<Store> {
+fn ext4() -> Option<Store> {
+    let made = Command::new("mkfs.ext4").arg("-V").output().is_ok();
+    if !made || !Path::new("/dev/loop-control").exists() {
+        skip("no mkfs.ext4 (e2fsprogs) or no loop devices");
+        return None;
+    }
     Store::over(|path| {
         let image = tempfile::NamedTempFile::new().unwrap();
         image.as_file().set_len(ROOM).unwrap();

@@ -100,7 +100,8 @@ impl Store {
     }
 }
 
-fn skip(why: &str) -> Option<Mounted> {
+/// Says why a test of a mounted home is skipped.
+pub(crate) fn skip(why: &str) -> Option<Mounted> {
     let _ = std::io::Write::write_fmt(
         &mut std::io::stderr(),
         format_args!("SKIPPED: {why}; this test mounts a home\n"),

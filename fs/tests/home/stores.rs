@@ -1,6 +1,6 @@
 //! Homes on storages that are not like a local ext4, and a home as the storage of something else.
 
-use super::mounted::{Store, eventually, pattern};
+use super::mounted::{Store, eventually, pattern, skip};
 use cryptfs::door::Caching;
 use rustix::fs::{FallocateFlags, SeekFrom, fallocate, seek};
 use rustix::io::Errno;
@@ -157,7 +157,10 @@ fn inode_numbers_of_the_upper_half_are_served() {
         upper.display(),
         work.display()
     );
-    mounts.add("overlay", store.folder.path(), &options).unwrap();
+    if mounts.add("overlay", store.folder.path(), &options) == Err(Errno::NODEV) {
+        skip("no overlay file system");
+        return;
+    }
     assert!(fs::metadata(store.below("f")).unwrap().ino() >= 1 << 63, "it is to be large");
     let mount = store.mount().unwrap();
     assert!(fs::read(mount.at("f")).unwrap() == pattern(10_000));
@@ -218,7 +221,10 @@ fn an_overlay_keeps_its_upper_layer_in_a_home() {
             );
             let mut mounts = Mounts(Vec::new());
             let merged = outside.path().join("merged");
-            mounts.add("overlay", &merged, &options).unwrap();
+            if mounts.add("overlay", &merged, &options) == Err(Errno::NODEV) {
+                skip("no overlay file system");
+                return;
+            }
             if round == 0 {
                 fs::remove_file(merged.join("gone")).unwrap();
                 fs::write(merged.join("changed"), pattern(9000)).unwrap();

@@ -163,7 +163,7 @@ fn verify(point: &Path, seed: u32) {
 
 #[test]
 fn a_file_system_on_a_loop_device_stays_clean() {
-    needs!(Root, Fuse, Program("mkfs.ext4"), Program("e2fsck"), Program("mount"));
+    needs!(Root, Fuse, Loop, Program("mkfs.ext4"), Program("e2fsck"), Program("mount"));
     for mode in MODES {
         let host = host_with_home(mode);
         let (image, point) = (host.home("web01").join("fs.img"), host.scratch().join("point"));
