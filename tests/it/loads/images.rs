@@ -139,7 +139,7 @@ impl Drop for Loop {
 
 /// Writes files on it, some of them synced, and removes others.
 fn fill(point: &Path, seed: u32) {
-    for number in 0..sized(40, 400) {
+    for number in 0..sized(40, 120) {
         let folder = point.join(format!("d{}", number % 5));
         fs::create_dir_all(&folder).unwrap();
         let path = folder.join(format!("f{seed}-{number}"));
@@ -154,7 +154,7 @@ fn fill(point: &Path, seed: u32) {
 }
 
 fn verify(point: &Path, seed: u32) {
-    for number in (0..sized(40, 400)).filter(|number| number % 7 != 3) {
+    for number in (0..sized(40, 120)).filter(|number| number % 7 != 3) {
         let path = point.join(format!("d{}/f{seed}-{number}", number % 5));
         let size = usize::try_from(number * 4093 % 300_000).unwrap();
         assert!(fs::read(&path).unwrap() == pattern(size, seed + number), "{}", path.display());
