@@ -43,6 +43,7 @@ fn the_kernel_asks_no_more_than_it_must() {
         fs::write(mount.at("f"), pattern(100)).unwrap();
         std::os::unix::fs::chown(mount.at("f"), Some(1234), Some(1234)).unwrap();
         writes_are_not_preceded_by_questions(&mount, caching);
+        aligned_writes_read_nothing(&mount, caching);
         names_are_believed(&mount, caching);
         content_is_kept(&mount, caching);
         closing_is_not_told(&mount);
@@ -62,6 +63,32 @@ fn writes_are_not_preceded_by_questions(mount: &Mounted, caching: Caching) {
     }
     let questions = requests("getxattr");
     assert!(questions < 10, "{questions} questions for 1000 writes");
+}
+
+/// Calls of read(2) and its kind by this process, in which the home is served too (proc(5), `io`).
+fn reading_calls() -> u64 {
+    let text = fs::read_to_string("/proc/self/io").unwrap();
+    let line = text.lines().find_map(|line| line.strip_prefix("syscr: "));
+    line.and_then(|number| number.parse().ok()).unwrap()
+}
+
+/// A storage that answers after milliseconds must be asked once a write: neither old bytes nor a size first. The reads
+/// that remain are those of requests from the kernel.
+fn aligned_writes_read_nothing(mount: &Mounted, caching: Caching) {
+    log::clear();
+    let file = File::options().write(true).open(mount.at("f")).unwrap();
+    let before = reading_calls();
+    for number in 0..200 {
+        file.write_all_at(&[7; 16_384], number * 16_384).unwrap();
+    }
+    file.sync_all().unwrap();
+    let calls = usize::try_from(reading_calls() - before).unwrap();
+    assert_eq!(requests("read"), 0, "{caching:?}");
+    let answered = log::count(&["request"]);
+    assert!(
+        answered > 0 && calls < answered + 50,
+        "{caching:?}: {calls} reads, {answered} requests"
+    );
 }
 
 fn names_are_believed(mount: &Mounted, caching: Caching) {

@@ -18,6 +18,7 @@ mod kmip;
 mod lease;
 mod lifecycle;
 mod limits;
+mod loads;
 mod locking;
 mod markers;
 mod names;

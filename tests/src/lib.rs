@@ -20,4 +20,5 @@ pub mod nbd;
 pub mod process;
 pub mod scratch;
 pub mod skip;
+pub mod talker;
 pub mod wait;

@@ -52,6 +52,12 @@ pub fn of_folder(program: &str, folder: &Path, parent: Option<i32>) -> Vec<i32> 
         .collect()
 }
 
+/// Process ids of the children of a process.
+#[must_use]
+pub fn children(parent: i32) -> Vec<i32> {
+    all().into_iter().filter(|pid| parent_of(*pid) == Some(parent)).collect()
+}
+
 /// Sends SIGKILL; a process that has ended already is as good.
 pub fn kill(pid: i32) {
     send(pid, Signal::KILL);

@@ -4,7 +4,7 @@
 //! proved less shows it.
 
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Something that a machine may lack.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,6 +15,10 @@ pub enum Need {
     Fuse,
     /// A program on PATH.
     Program(&'static str),
+    /// Loop devices.
+    Loop,
+    /// The server programs of PostgreSQL, which Debian keeps away from PATH.
+    Postgres,
     /// `COFFER_LONG=1`: tests that take minutes.
     Long,
 }
@@ -25,7 +29,9 @@ impl Need {
             Need::Root => rustix::process::geteuid().is_root(),
             Need::Fuse => Path::new("/dev/fuse").exists(),
             Need::Program(name) => find_program(name),
-            Need::Long => std::env::var_os("COFFER_LONG").is_some_and(|value| value == "1"),
+            Need::Loop => Path::new("/dev/loop-control").exists(),
+            Need::Postgres => postgres().is_some(),
+            Need::Long => is_long(),
         };
         if met {
             return None;
@@ -34,9 +40,27 @@ impl Need {
             Need::Root => "needs root".into(),
             Need::Fuse => "needs /dev/fuse".into(),
             Need::Program(name) => format!("needs `{name}` on PATH"),
+            Need::Loop => "needs /dev/loop-control (modprobe loop)".into(),
+            Need::Postgres => "needs PostgreSQL's programs in /usr/lib/postgresql/*/bin".into(),
             Need::Long => "takes minutes; COFFER_LONG=1 (tools/test --long) runs it".into(),
         })
     }
+}
+
+/// Whether tests that can do more for longer shall.
+#[must_use]
+pub fn is_long() -> bool {
+    std::env::var_os("COFFER_LONG").is_some_and(|value| value == "1")
+}
+
+/// The folder with the programs of the newest PostgreSQL server here.
+#[must_use]
+pub fn postgres() -> Option<PathBuf> {
+    let versions = std::fs::read_dir("/usr/lib/postgresql").ok()?.flatten();
+    let folders = versions.map(|version| version.path().join("bin"));
+    let mut folders: Vec<_> = folders.filter(|bin| bin.join("pgbench").is_file()).collect();
+    folders.sort();
+    folders.pop()
 }
 
 fn find_program(name: &str) -> bool {

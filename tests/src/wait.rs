@@ -8,6 +8,9 @@ pub const STEP: Duration = Duration::from_secs(30);
 /// How long a guest may take to boot and work under TCG.
 pub const GUEST: Duration = Duration::from_secs(180);
 
+/// How long a program on a mounted home may take: a database that is made, a repository that is packed.
+pub const PROGRAM: Duration = Duration::from_secs(300);
+
 /// Time between two looks.
 const PAUSE: Duration = Duration::from_millis(20);
 

@@ -171,6 +171,16 @@ install_qemu() {
     esac
 }
 
+# install_postgresql: its programs. Debian's package makes a cluster and starts it, unless told not to.
+install_postgresql() {
+    local settings=/etc/postgresql-common/createcluster.d
+    compgen -G '/usr/lib/postgresql/*/bin/pgbench' >/dev/null && return 0
+    mkdir -p "$settings"
+    printf 'create_main_cluster = false\n' >"$settings/coffer.conf"
+    install_packages postgresql
+    rm -f "$settings/coffer.conf"
+}
+
 # install_build_packages: what `cargo build` needs besides cargo.
 install_build_packages() {
     install_packages gcc libc6-dev make pkg-config ca-certificates

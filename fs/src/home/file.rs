@@ -143,10 +143,9 @@ impl<S: Store> HomeFile<S> {
         let mut tail = self.exclusive();
         if size > tail.size {
             self.ensure_header(&mut tail)?;
-            self.grow(&mut tail, size)
-        } else {
-            self.shrink(&mut tail, size)
         }
+        // The header, and with it a size, may be that of another host.
+        if size > tail.size { self.grow(&mut tail, size) } else { self.shrink(&mut tail, size) }
     }
 
     /// Makes everything acknowledged so far durable. Once this has failed for anybody, here or inside a

@@ -48,6 +48,61 @@ fn pattern(len: usize) -> Vec<u8> {
     (0..len).map(|index| u8::try_from(index * 7 % 251).unwrap() + 1).collect()
 }
 
+/// Two hosts that open a file before either has written to it. One header replaced the other once, and what was written
+/// under the first one, and by its host ever after, could not be read.
+#[test]
+fn two_hosts_that_begin_a_file_make_one_header() {
+    let folder = tempfile::tempdir().unwrap();
+    let keys = keys();
+    for lost in [0, HEADER + UNIT] {
+        let path = folder.path().join(lost.to_string());
+        // Of a length without a header, as a crash leaves it, or empty.
+        std::fs::File::create_new(&path).unwrap().set_len(lost).unwrap();
+        let host = || {
+            let file = std::fs::File::options().read(true).write(true).open(&path).unwrap();
+            HomeFile::open(FileBacking::from(file), lost, Arc::clone(&keys), "f".into())
+        };
+        let (one, two) = (host().unwrap(), host().unwrap());
+        one.truncate(10_000).unwrap();
+        one.write(0, &pattern(4096)).unwrap();
+        two.truncate(10_000).unwrap();
+        two.write(4096, &pattern(4096)).unwrap();
+        one.write(8192, &pattern(1808)).unwrap();
+        let expected = [pattern(4096), pattern(4096), pattern(1808)].concat();
+        let third = HomeFile::open(
+            FileBacking::from(std::fs::File::open(&path).unwrap()),
+            physical(10_000),
+            Arc::clone(&keys),
+            "f".into(),
+        );
+        for (name, file) in [("one", &one), ("two", &two), ("a third", &third.unwrap())] {
+            assert!(all(file) == expected, "{name}, {lost}");
+        }
+    }
+}
+
+#[test]
+fn a_header_is_not_made_while_another_host_makes_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("f");
+    let open = || {
+        let mut options = std::fs::File::options();
+        let file = options.read(true).write(true).create(true).truncate(false).open(&path);
+        FileBacking::from(file.unwrap())
+    };
+    let other = open();
+    other.lock().unwrap();
+    let file = HomeFile::open(open(), 0, keys(), "f".into()).unwrap();
+    std::thread::scope(|scope| {
+        let writer = scope.spawn(|| file.write(0, b"waits"));
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        assert_eq!(std::fs::metadata(&path).unwrap().len(), 0);
+        other.unlock().unwrap();
+        writer.join().unwrap().unwrap();
+    });
+    assert_eq!(all(&file), b"waits");
+}
+
 #[test]
 fn the_header_comes_with_the_first_write_and_stays() {
     let fixture = Fixture::new();

@@ -94,7 +94,42 @@ impl<S: Store> HomeFile<S> {
             return Ok(());
         }
         // Or it is being changed here, right now.
-        let mut tail = self.exclusive();
+        self.adopt(&mut self.exclusive())
+    }
+
+    /// Notes that a sync failed before the file was opened: what reads as zero behind its end may not be durable, and
+    /// must be synced before the file grows.
+    pub(crate) fn doubt(&self) {
+        self.exclusive().unsure = true;
+    }
+
+    /// Makes the header if there is none; the caller holds the tail exclusively.
+    pub(super) fn ensure_header(&self, tail: &mut Tail) -> Result<(), HomeError> {
+        if self.cipher.get().is_some() {
+            return Ok(());
+        }
+        // Another host may be at the same place: what one writes under the header that the other replaces, nobody
+        // could read.
+        self.store.lock().map_err(HomeError::io("lock of a file without a header"))?;
+        let made = self.adopt_header(tail).and_then(|()| self.make_header(tail));
+        // Closing the file unlocks it as well.
+        let _ = self.store.unlock();
+        made
+    }
+
+    /// Takes over a header that others have made, and their size; the caller holds the lock of the file.
+    fn adopt_header(&self, tail: &mut Tail) -> Result<(), HomeError> {
+        self.adopt(tail)?;
+        // In the place of one that was lost in a crash, it came without a change of the length. One whose write
+        // failed here may be there in part.
+        if self.cipher.get().is_none() && tail.unwritten.is_none() {
+            self.load_header(self.length()?)?;
+        }
+        Ok(())
+    }
+
+    /// Takes over a length that others have set; the caller holds the tail exclusively.
+    fn adopt(&self, tail: &mut Tail) -> Result<(), HomeError> {
         let stored = self.length()?;
         if decode(stored) != tail.stored {
             if self.cipher.get().is_none() {
@@ -106,14 +141,7 @@ impl<S: Store> HomeFile<S> {
         Ok(())
     }
 
-    /// Notes that a sync failed before the file was opened: what reads as zero behind its end may not be durable, and
-    /// must be synced before the file grows.
-    pub(crate) fn doubt(&self) {
-        self.exclusive().unsure = true;
-    }
-
-    /// Makes the header if there is none; the caller holds the tail exclusively.
-    pub(super) fn ensure_header(&self, tail: &mut Tail) -> Result<(), HomeError> {
+    fn make_header(&self, tail: &mut Tail) -> Result<(), HomeError> {
         if self.cipher.get().is_some() {
             return Ok(());
         }

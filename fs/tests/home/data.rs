@@ -207,15 +207,25 @@ fn shared_mappings_read_and_write() {
 }
 
 pub(crate) fn map(file: &File, len: usize, work: impl FnOnce(&mut [u8])) {
+    map_and_sync(file, len, work).unwrap();
+}
+
+/// The same, where the sync may fail.
+pub(crate) fn map_and_sync(
+    file: &File,
+    len: usize,
+    work: impl FnOnce(&mut [u8]),
+) -> rustix::io::Result<()> {
     use rustix::mm::{MapFlags, MsyncFlags, ProtFlags, mmap, msync, munmap};
     let access = ProtFlags::READ | ProtFlags::WRITE;
     // SAFETY: a fresh shared mapping of an open file, which nobody shortens while it is used; the slice is
     // gone before it is unmapped.
     unsafe {
-        let at = mmap(std::ptr::null_mut(), len, access, MapFlags::SHARED, file, 0).unwrap();
+        let at = mmap(std::ptr::null_mut(), len, access, MapFlags::SHARED, file, 0)?;
         work(std::slice::from_raw_parts_mut(at.cast(), len));
-        msync(at, len, MsyncFlags::SYNC).unwrap();
-        munmap(at, len).unwrap();
+        let synced = msync(at, len, MsyncFlags::SYNC);
+        munmap(at, len)?;
+        synced
     }
 }
 

@@ -40,15 +40,23 @@ impl Store {
 
     /// On a storage of its own with room for so many bytes; needs root, like a mount.
     pub(crate) fn small(bytes: u64) -> Option<Store> {
+        Store::over(|path| {
+            let options = CString::new(format!("size={bytes},mode=755")).unwrap();
+            let flags = MountFlags::NOSUID | MountFlags::NODEV;
+            rustix::mount::mount("coffer-test", path, "tmpfs", flags, options.as_c_str()).unwrap();
+        })
+    }
+
+    /// On a storage that `mount` puts on the folder; needs root.
+    pub(crate) fn over(mount: impl FnOnce(&Path)) -> Option<Store> {
         if !rustix::process::geteuid().is_root() {
             skip("not root");
             return None;
         }
         let store = Store::new();
-        let options = CString::new(format!("size={bytes},mode=755")).unwrap();
-        let (path, flags) = (store.folder.path(), MountFlags::NOSUID | MountFlags::NODEV);
-        rustix::mount::mount("coffer-test", path, "tmpfs", flags, options.as_c_str()).unwrap();
-        Some(Store { _small: Some(Small(path.to_path_buf())), ..store })
+        mount(store.folder.path());
+        let path = store.folder.path().to_path_buf();
+        Some(Store { _small: Some(Small(path)), ..store })
     }
 
     /// The same store, taken for one with this policy.
@@ -121,7 +129,8 @@ impl Store {
     }
 }
 
-fn skip(why: &str) -> Option<Mounted> {
+/// Says why a test of a mounted home is skipped.
+pub(crate) fn skip(why: &str) -> Option<Mounted> {
     let _ = std::io::Write::write_fmt(
         &mut std::io::stderr(),
         format_args!("SKIPPED: {why}; this test mounts a home\n"),

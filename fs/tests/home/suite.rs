@@ -3,6 +3,9 @@
 mod acls;
 mod caching;
 mod data;
+mod full;
+mod lengths;
+mod lives;
 #[expect(dead_code, reason = "shared with tests that need more of it")]
 pub(crate) mod log;
 pub(crate) mod mounted;
@@ -12,5 +15,6 @@ mod random;
 mod reports;
 mod safety;
 mod space;
+mod stores;
 mod two_mounts;
 mod xattrs;

@@ -3,6 +3,8 @@
 use super::mounted::{Mounted, Store, eventually, pattern};
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::process::Command;
 
 fn both(store: &Store) -> Option<(Mounted, Mounted)> {
     Some((store.mount()?, store.mount().unwrap()))
@@ -87,5 +89,84 @@ fn sectors_written_on_both_sides_at_once_stay_whole() {
         let byte = u8::try_from(sector % 251 + 1).unwrap();
         assert!(bytes.iter().all(|&found| found == byte), "sector {sector}");
     }
+    mount.unmount();
+}
+
+/// Records of 47,008 bytes, as programs on two nodes write them in turn; rounded up to sectors, so that none has bytes
+/// of two records.
+#[test]
+fn records_written_in_turn_on_both_sides_are_whole() {
+    const RECORD: usize = 47_008_usize.next_multiple_of(512);
+    const RECORDS: usize = 60;
+    let store = Store::new();
+    let Some((here, there)) = both(&store) else { return };
+    drop(File::create_new(here.at("f")).unwrap());
+    std::thread::scope(|scope| {
+        for (odd, side) in [(0, &here), (1, &there)] {
+            scope.spawn(move || {
+                let file = OpenOptions::new().write(true).open(side.at("f")).unwrap();
+                // The size is there before both write: of two that grow a file, one may cut what the other wrote.
+                file.set_len((RECORD * RECORDS) as u64).unwrap();
+                for record in (odd..RECORDS).step_by(2) {
+                    let mut bytes = pattern(RECORD);
+                    bytes[0] = u8::try_from(record).unwrap();
+                    file.write_all_at(&bytes, (record * RECORD) as u64).unwrap();
+                }
+            });
+        }
+    });
+    here.unmount();
+    there.unmount();
+    let mount = store.mount().unwrap();
+    let bytes = fs::read(mount.at("f")).unwrap();
+    assert_eq!(bytes.len(), RECORD * RECORDS);
+    for (record, bytes) in bytes.chunks(RECORD).enumerate() {
+        let whole = usize::from(bytes[0]) == record && bytes[1..] == pattern(RECORD)[1..];
+        assert!(whole, "record {record}");
+    }
+    mount.unmount();
+}
+
+/// Output of git in a folder, when it succeeds.
+fn git(folder: &Path, args: &[&str]) -> Option<String> {
+    let mut command = Command::new("git");
+    command.args(["-c", "gc.auto=0", "-c", "maintenance.auto=false", "-c", "safe.directory=*"]);
+    command.args(["-c", "user.name=t", "-c", "user.email=t@t.invalid"]).args(args);
+    let output = command.current_dir(folder).output().unwrap();
+    output.status.success().then(|| String::from_utf8(output.stdout).unwrap())
+}
+
+#[test]
+fn a_repository_takes_commits_from_both_sides_in_turn() {
+    if Command::new("git").arg("--version").output().is_err() {
+        let _ =
+            std::io::Write::write_all(&mut std::io::stderr(), b"SKIPPED: needs `git` on PATH\n");
+        return;
+    }
+    let store = Store::new();
+    let Some((here, there)) = both(&store) else { return };
+    git(here.path(), &["init", "-q", "-b", "main", "r"]).unwrap();
+    let mut head = String::new();
+    for round in 0..6 {
+        let folder = if round % 2 == 0 { here.at("r") } else { there.at("r") };
+        becomes("the last commit is seen", || {
+            round == 0 || git(&folder, &["rev-parse", "HEAD"]).is_some_and(|seen| seen == head)
+        });
+        for file in 0..5 {
+            let name = folder.join(format!("d{file}/f{round}"));
+            fs::create_dir_all(name.parent().unwrap()).unwrap();
+            fs::write(name, pattern(round * 1000 + file)).unwrap();
+        }
+        git(&folder, &["add", "-A"]).unwrap();
+        git(&folder, &["commit", "-q", "-m", &format!("round {round}")]).unwrap();
+        head = git(&folder, &["rev-parse", "HEAD"]).unwrap();
+        git(&folder, &["fsck", "--full", "--strict", "--no-progress"]).unwrap();
+    }
+    here.unmount();
+    there.unmount();
+    let mount = store.mount().unwrap();
+    git(&mount.at("r"), &["fsck", "--full", "--strict", "--no-progress"]).unwrap();
+    assert_eq!(git(&mount.at("r"), &["rev-list", "--count", "HEAD"]).unwrap(), "6\n");
+    assert_eq!(git(&mount.at("r"), &["status", "--porcelain"]).unwrap(), "");
     mount.unmount();
 }
