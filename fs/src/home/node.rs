@@ -14,7 +14,7 @@ use std::collections::HashMap;
 use std::ffi::OsString;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 use std::time::Duration;
 
 /// Number of the root node; given by the FUSE protocol.
@@ -57,6 +57,14 @@ impl At<'_> {
     }
 }
 
+/// Where a node was seen. A file with two names may be looked up by one while it is opened by the other, so the place
+/// before the last one is kept as well; it keeps no folder alive.
+#[derive(Debug, Default)]
+struct Places {
+    last: Option<Place>,
+    before: Option<(Weak<Node>, OsString)>,
+}
+
 /// One inode below the mount.
 #[derive(Debug)]
 pub(crate) struct Node {
@@ -68,7 +76,7 @@ pub(crate) struct Node {
     /// `O_PATH`, except for the root.
     pub(crate) fd: OwnedFd,
     /// Where it was last seen; nothing is believed of it without comparing inodes.
-    place: Mutex<Option<Place>>,
+    place: Mutex<Places>,
     /// The file behind it while a handle is open.
     pub(super) open: Mutex<Weak<OpenFile>>,
     /// Of a folder: it has an access control list for new objects.
@@ -87,31 +95,46 @@ impl Drop for Node {
 }
 
 fn take_parent(node: &mut Node) -> Option<Arc<Node>> {
-    node.place.get_mut().unwrap_or_else(PoisonError::into_inner).take().map(|place| place.parent)
+    let places = node.place.get_mut().unwrap_or_else(PoisonError::into_inner);
+    places.last.take().map(|place| place.parent)
 }
 
 impl Node {
     pub(crate) fn place(&self) -> Result<Place, HomeError> {
-        let place = self.place.lock().unwrap_or_else(PoisonError::into_inner);
-        place.clone().ok_or(HomeError::Stale(self.id))
+        self.places().last.clone().ok_or(HomeError::Stale(self.id))
+    }
+
+    /// The place before the last one, while its folder is known.
+    pub(super) fn place_before(&self) -> Option<Place> {
+        let places = self.places();
+        let (parent, name) = places.before.as_ref()?;
+        Some(Place { parent: parent.upgrade()?, name: name.clone() })
+    }
+
+    fn places(&self) -> MutexGuard<'_, Places> {
+        self.place.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn move_to(&self, at: &At<'_>) {
-        let mut place = self.place.lock().unwrap_or_else(PoisonError::into_inner);
-        let there = place
+        let mut places = self.places();
+        let there = places
+            .last
             .as_ref()
             .is_some_and(|place| Arc::ptr_eq(&place.parent, &at.parent) && place.name == *at.name);
-        if !there {
-            let before = place.replace(at.keep());
-            drop(place);
-            drop(before);
+        if there {
+            return;
         }
+        let Some(Place { parent, name }) = places.last.replace(at.keep()) else { return };
+        let older = places.before.replace((Arc::downgrade(&parent), name));
+        drop(places);
+        // The last to know a folder closes it: not under the lock.
+        drop((parent, older));
     }
 
     /// Last known name, for messages.
     pub(super) fn label(&self, names: &Naming) -> String {
-        let place = self.place.lock().unwrap_or_else(PoisonError::into_inner);
-        let name = place.as_ref().map(|place| names.plain_owned(place.name.clone()));
+        let places = self.places();
+        let name = places.last.as_ref().map(|place| names.plain_owned(place.name.clone()));
         name.map_or_else(|| "/".into(), |name| name.to_string_lossy().into_owned())
     }
 }
@@ -332,7 +355,7 @@ impl Maps {
             key: key_of(stat),
             kind: FileType::from_raw_mode(stat.st_mode),
             fd,
-            place: Mutex::new(place),
+            place: Mutex::new(Places { last: place, before: None }),
             open: Mutex::default(),
             default_acl: Recent::default(),
         });

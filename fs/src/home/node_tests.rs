@@ -20,7 +20,7 @@ fn chain(depth: u64) -> Arc<Node> {
             key: key_of(&stat),
             kind: FileType::Directory,
             fd: folder.try_clone().unwrap().into(),
-            place: Mutex::new(place),
+            place: Mutex::new(Places { last: place, before: None }),
             open: Mutex::default(),
             default_acl: Recent::default(),
         }));

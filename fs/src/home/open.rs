@@ -7,7 +7,7 @@
 use super::create::Caller;
 use super::error::HomeError;
 use super::file::HomeFile;
-use super::node::{Node, key_of};
+use super::node::{Node, Place, key_of};
 use super::recent::Recent;
 use super::tree::Home;
 use crate::backing::FileBacking;
@@ -191,9 +191,23 @@ pub(super) fn open_node(node: &Node, access: OFlags) -> Result<OwnedFd, HomeErro
     open_file_node(node, access).map(|(fd, _)| fd)
 }
 
-/// A real descriptor for a regular file, and what `stat` shows of it.
+/// A real descriptor for a regular file, and what `stat` shows of it. It is opened by the name it was last seen
+/// under; where others moved that away meanwhile, by the one before, then by the one that it was seen under since.
 fn open_file_node(node: &Node, access: OFlags) -> Result<(OwnedFd, Stat), HomeError> {
-    let place = node.place()?;
+    let last = node.place()?;
+    let mut opened = open_at(node, &last, access);
+    if matches!(opened, Err(HomeError::Stale(_)))
+        && let Some(before) = node.place_before()
+    {
+        opened = open_at(node, &before, access);
+    }
+    if matches!(opened, Err(HomeError::Stale(_))) {
+        opened = open_at(node, &node.place()?, access);
+    }
+    opened
+}
+
+fn open_at(node: &Node, place: &Place, access: OFlags) -> Result<(OwnedFd, Stat), HomeError> {
     let fd = match rustix::fs::openat(&place.parent.fd, &place.name, access | GUARDS, Mode::empty())
     {
         Err(Errno::NOENT | Errno::LOOP | Errno::NOTDIR) => return Err(HomeError::Stale(node.id)),

@@ -345,3 +345,22 @@ fn skipped() {
         b"SKIPPED: needs a folder for temporary files that knows immutable files\n",
     );
 }
+
+#[test]
+fn a_file_opens_by_one_name_while_another_is_moved() {
+    let fixture = fixture();
+    let home = &fixture.home;
+    fs::write(below(&fixture, "kept"), []).unwrap();
+    fs::hard_link(below(&fixture, "kept"), below(&fixture, "moved")).unwrap();
+    let kept = home.lookup(1, OsStr::new("kept")).unwrap();
+    // Somebody else looks up the other name, which is then moved by a third.
+    assert_eq!(home.lookup(1, OsStr::new("moved")).unwrap().id, kept.id);
+    fs::rename(below(&fixture, "moved"), below(&fixture, "elsewhere")).unwrap();
+    let node = home.node(kept.id).unwrap();
+    assert!(home.open_file(&node, true).is_ok(), "its own name is as it was");
+    // Nothing is opened that only has the name now.
+    fs::rename(below(&fixture, "kept"), below(&fixture, "aside")).unwrap();
+    fs::write(below(&fixture, "kept"), []).unwrap();
+    let opened = home.open_file(&node, true);
+    assert!(matches!(opened, Err(HomeError::Stale(_))), "{opened:?}");
+}
