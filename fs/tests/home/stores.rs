@@ -150,7 +150,8 @@ fn inode_numbers_of_the_upper_half_are_served() {
         ["a/up", "a/work", "b", "c"].map(|name| layers.path().join(name));
     fs::create_dir(&upper).unwrap();
     fs::create_dir(&work).unwrap();
-    fs::copy(store.below("f"), third.join("f")).unwrap();
+    let stored = store.below("f");
+    fs::copy(&stored, third.join(stored.file_name().unwrap())).unwrap();
     let (second, third) = (second.display(), third.display());
     let options = format!(
         "lowerdir={second}:{third},upperdir={},workdir={},xino=on",
