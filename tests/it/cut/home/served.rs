@@ -5,6 +5,7 @@
 use cryptfs::door::{Caching, FUSE_SUBTYPE, HomeServer, Settings, serve};
 use cryptfs::fsck::{Grade, Line, Report};
 use cryptfs::home::{Home, check};
+use cryptfs::safe::Names;
 use crypto::{Arena, HomeKey, KeySheet, SheetKey};
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use std::ffi::CString;
@@ -62,7 +63,8 @@ impl Keys {
             .unwrap();
         let mut served = Served { point: point.to_owned(), server: None };
         let folder = OwnedFd::from(File::open(store).unwrap());
-        let home = Home::open(folder, self.key(), self.vm, self.arena.clone()).unwrap();
+        let home =
+            Home::open(folder, self.key(), self.vm, Names::Plain, self.arena.clone()).unwrap();
         let settings = Settings { threads: THREADS, caching };
         served.server = Some(serve(home, OwnedFd::from(device), settings).unwrap());
         served
@@ -82,7 +84,9 @@ impl Keys {
         };
         let folder = OwnedFd::from(File::open(store).unwrap());
         let mut report = Report::new(&mut note);
-        check::check(folder, self.key(), self.vm, self.arena.clone(), repair, &mut report).unwrap();
+        let arena = self.arena.clone();
+        check::check(folder, self.key(), self.vm, Names::Plain, arena, repair, &mut report)
+            .unwrap();
         findings
     }
 }

@@ -6,7 +6,7 @@ use crate::cut::ground::Cut;
 use crate::cut::home::judge::bytes;
 use cryptfs::descriptor::Descriptor;
 use cryptfs::folder::VmFolder;
-use cryptfs::fsck::{Grade, Line, Report, check_folder};
+use cryptfs::fsck::{Claims, Grade, Line, Report, check_folder};
 use cryptfs::lease::Use;
 use cryptfs::name::Name;
 use cryptfs::safe::Safe;
@@ -46,7 +46,8 @@ impl History {
             }
             Ok(())
         };
-        check_folder(folder, &claimed, true, &mut Report::new(&mut note)).unwrap();
+        let claims = Claims { payloads: claimed, complete: true };
+        check_folder(folder, &claims, true, &mut Report::new(&mut note)).unwrap();
         if !damaged.is_empty() {
             return Err(format!("the check finds damage: {damaged:?}"));
         }
