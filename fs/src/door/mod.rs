@@ -16,6 +16,7 @@ mod settings;
 mod shed;
 
 use crate::home::Home;
+pub use self::fuser::negotiate;
 use ::fuser::{Config, Session, SessionACL};
 use operations::Door;
 pub use settings::{Caching, Settings};
