@@ -23,6 +23,7 @@ ROWS = {
     "write": ("seq write 1M + fsync", "MB/s"),
     "cold": ("seq read 1M cold", "MB/s"),
     "warm": ("seq read 1M warm", "MB/s"),
+    "cached": ("seq read 1M again", "MB/s"),
     "randread": ("randread 4k direct", "IOPS"),
     "randread4": ("randread 4k direct x4", "IOPS"),
     "randwrite": ("randwrite 4k direct", "IOPS"),

@@ -15,8 +15,8 @@ mod requests;
 mod settings;
 mod shed;
 
-use crate::home::Home;
 pub use self::fuser::negotiate;
+use crate::home::Home;
 use ::fuser::{Config, Session, SessionACL};
 use operations::Door;
 pub use settings::{Caching, Settings};

@@ -5,13 +5,15 @@
 //! should use it for anything else: it keeps no set-user bits in order and passes on no locks, lists or links.
 //! Owns the command line and the mount; `server` answers the kernel. It must not know a key.
 
+mod attr;
+mod folder;
 mod nodes;
 mod server;
 
 use cryptfs::door::{Caching, FUSE_SUBTYPE};
+use folder::Server;
 use fuser::{Config, Session, SessionACL};
 use rustix::mount::MountFlags;
-use server::Server;
 use std::error::Error;
 use std::ffi::CString;
 use std::fs::{File, OpenOptions};
@@ -29,7 +31,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         "exclusive" => Caching::Exclusive,
         other => return Err(format!("{other} is neither shared nor exclusive").into()),
     };
-    let server = Server::new(OwnedFd::from(File::open(source)?), caching)?;
+    let server = Server::new(OwnedFd::from(File::open(source)?), caching);
     let device = mount(Path::new(point))?;
     let mut config = Config::default();
     config.acl = SessionACL::All;

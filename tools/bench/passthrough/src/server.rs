@@ -1,167 +1,31 @@
-//! Requests passed on to the folder below, one system call each where that can be.
+//! The requests of the kernel, one method each.
 //!
-//! Owns the server; the order of the methods is that of the trait. Cache times and flags are those of a home of the
-//! same kind, what is agreed with the kernel comes from the home itself.
+//! Owns the answers; what is done is in `folder`. What is agreed with the kernel comes from the home itself, so that
+//! both servers agree on the same. The order of the methods is that of the trait.
 
-use crate::nodes::{Handles, Nodes};
+use crate::attr::{attr, attr_of_nothing, new};
+use crate::folder::{Server, number};
 use cryptfs::door::{Caching, negotiate};
 use fuser::{
-    BsdFileFlags, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo,
-    KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData,
-    ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyOpen, ReplyStatfs, ReplyWrite,
-    ReplyXattr, Request, TimeOrNow, WriteFlags,
+    BsdFileFlags, FileAttr, FileHandle, Filesystem, FopenFlags, Generation, INodeNo, KernelConfig,
+    LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory,
+    ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr,
+    Request, TimeOrNow, WriteFlags,
 };
-use rustix::fs::{
-    AtFlags, FallocateFlags, Gid, Mode, OFlags, RawDir, SeekFrom, Stat, Timespec, Timestamps,
-    UTIME_NOW, UTIME_OMIT, Uid,
-};
+use rustix::fs::{AtFlags, FallocateFlags, Mode, OFlags, Timestamps};
 use rustix::io::Errno;
 use std::cell::RefCell;
 use std::ffi::OsStr;
-use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
-
-/// Bytes of names read at a time.
-const BATCH: usize = 32 * 1024;
+use std::time::{Duration, SystemTime};
 
 /// Largest read.
 const MOST: usize = 1024 * 1024;
 
 thread_local! {
     static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
-}
-
-pub(crate) struct Server {
-    nodes: Nodes,
-    files: Handles,
-    folders: Handles,
-    caching: Caching,
-    bypasses: bool,
-}
-
-impl Server {
-    pub(crate) fn new(root: OwnedFd, caching: Caching) -> Result<Server, Errno> {
-        Ok(Server {
-            nodes: Nodes::new(root),
-            files: Handles::default(),
-            folders: Handles::default(),
-            caching,
-            bypasses: false,
-        })
-    }
-
-    fn ttl(&self) -> Duration {
-        match self.caching {
-            Caching::Shared => Duration::from_secs(1),
-            Caching::Exclusive => Duration::from_secs(3600),
-        }
-    }
-
-    fn find(&self, folder: INodeNo, name: &OsStr) -> Result<FileAttr, Errno> {
-        let folder = self.nodes.get(folder.0)?;
-        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let fd = rustix::fs::openat(&*folder, name, flags, Mode::empty())?;
-        let stat = rustix::fs::fstat(&fd)?;
-        self.nodes.visit(stat.st_ino, fd);
-        Ok(attr(&stat))
-    }
-
-    fn entry(&self, found: Result<FileAttr, Errno>, reply: ReplyEntry) {
-        match found {
-            Ok(attr) => reply.entry(&self.ttl(), &attr, Generation(0)),
-            Err(Errno::NOENT) if self.caching == Caching::Exclusive => {
-                let absent = FileAttr { ino: INodeNo(0), ..attr_of_nothing() };
-                reply.entry(&self.ttl(), &absent, Generation(0));
-            }
-            Err(error) => reply.error(number(error)),
-        }
-    }
-
-    fn open_node(&self, id: INodeNo, flags: OFlags) -> Result<OwnedFd, Errno> {
-        let node = self.nodes.get(id.0)?;
-        let path = format!("/proc/self/fd/{}", node.as_raw_fd());
-        rustix::fs::openat(rustix::fs::CWD, path, flags | OFlags::CLOEXEC, Mode::empty())
-    }
-
-    fn open_flags(&self, flags: OFlags) -> FopenFlags {
-        let cache = match self.caching {
-            _ if self.bypasses && flags.contains(OFlags::DIRECT) => {
-                FopenFlags::FOPEN_DIRECT_IO | FopenFlags::FOPEN_PARALLEL_DIRECT_WRITES
-            }
-            Caching::Shared => FopenFlags::empty(),
-            Caching::Exclusive => FopenFlags::FOPEN_KEEP_CACHE,
-        };
-        match flags.intersects(OFlags::WRONLY | OFlags::RDWR) {
-            true => cache,
-            false => cache | FopenFlags::FOPEN_NOFLUSH,
-        }
-    }
-
-    fn create_file(
-        &self,
-        folder: INodeNo,
-        name: &OsStr,
-        mode: u32,
-        flags: OFlags,
-    ) -> Result<(FileAttr, u64), Errno> {
-        let at = self.nodes.get(folder.0)?;
-        let kept = flags & (OFlags::EXCL | OFlags::TRUNC);
-        let how = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC | kept;
-        let fd = rustix::fs::openat(&*at, name, how, Mode::from_raw_mode(mode & 0o7777))?;
-        let attr = self.find(folder, name)?;
-        Ok((attr, self.files.insert(fd)))
-    }
-
-    fn change(
-        &self,
-        id: INodeNo,
-        mode: Option<u32>,
-        owner: (Option<u32>, Option<u32>),
-        size: Option<u64>,
-        times: Timestamps,
-    ) -> Result<FileAttr, Errno> {
-        let node = self.nodes.get(id.0)?;
-        let path = format!("/proc/self/fd/{}", node.as_raw_fd());
-        if let Some(mode) = mode {
-            rustix::fs::chmod(&path, Mode::from_raw_mode(mode & 0o7777))?;
-        }
-        if owner != (None, None) {
-            let (uid, gid) = (owner.0.map(Uid::from_raw), owner.1.map(Gid::from_raw));
-            rustix::fs::chownat(&*node, "", uid, gid, AtFlags::EMPTY_PATH)?;
-        }
-        if let Some(size) = size {
-            rustix::fs::ftruncate(self.open_node(id, OFlags::WRONLY)?, size)?;
-        }
-        if times.last_access.tv_nsec != UTIME_OMIT || times.last_modification.tv_nsec != UTIME_OMIT
-        {
-            rustix::fs::utimensat(&*node, "", &times, AtFlags::EMPTY_PATH)?;
-        }
-        Ok(attr(&rustix::fs::fstat(&*node)?))
-    }
-
-    /// Hands names from `from` on to `take` until it has enough.
-    fn list(
-        &self,
-        handle: FileHandle,
-        from: u64,
-        mut take: impl FnMut(&OsStr, u64, FileType, u64) -> bool,
-    ) -> Result<(), Errno> {
-        let folder = self.folders.get(handle.0)?;
-        rustix::fs::seek(&*folder, SeekFrom::Start(from))?;
-        let mut space = [MaybeUninit::<u8>::uninit(); BATCH];
-        let mut entries = RawDir::new(&*folder, &mut space);
-        while let Some(entry) = entries.next() {
-            let entry = entry?;
-            let name = OsStr::from_bytes(entry.file_name().to_bytes());
-            if take(name, entry.ino(), kind(entry.file_type()), entry.next_entry_cookie()) {
-                break;
-            }
-        }
-        Ok(())
-    }
 }
 
 impl Filesystem for Server {
@@ -204,7 +68,7 @@ impl Filesystem for Server {
         reply: ReplyAttr,
     ) {
         let times = Timestamps { last_access: new(atime), last_modification: new(mtime) };
-        match self.change(id, mode, (uid, gid), size, times) {
+        match self.change(id, mode, (uid, gid), size, &times) {
             Ok(attr) => reply.attr(&self.ttl(), &attr),
             Err(error) => reply.error(number(error)),
         }
@@ -220,8 +84,7 @@ impl Filesystem for Server {
         reply: ReplyEntry,
     ) {
         let mode = Mode::from_raw_mode(mode & 0o7777 & !umask);
-        let made =
-            self.nodes.get(folder.0).and_then(|at| rustix::fs::mkdirat(&*at, name, mode));
+        let made = self.nodes.get(folder.0).and_then(|at| rustix::fs::mkdirat(&*at, name, mode));
         self.entry(made.and_then(|()| self.find(folder, name)), reply);
     }
 
@@ -305,14 +168,7 @@ impl Filesystem for Server {
         }
     }
 
-    fn flush(
-        &self,
-        _: &Request,
-        _: INodeNo,
-        _: FileHandle,
-        _: LockOwner,
-        reply: ReplyEmpty,
-    ) {
+    fn flush(&self, _: &Request, _: INodeNo, _: FileHandle, _: LockOwner, reply: ReplyEmpty) {
         // Nothing to tell; the kernel asks no more.
         reply.error(fuser::Errno::ENOSYS);
     }
@@ -485,78 +341,5 @@ fn done(result: Result<(), Errno>, reply: ReplyEmpty) {
     match result {
         Ok(()) => reply.ok(),
         Err(error) => reply.error(number(error)),
-    }
-}
-
-fn number(error: Errno) -> fuser::Errno {
-    fuser::Errno::from_i32(error.raw_os_error())
-}
-
-fn kind(kind: rustix::fs::FileType) -> FileType {
-    match kind {
-        rustix::fs::FileType::Directory => FileType::Directory,
-        rustix::fs::FileType::Symlink => FileType::Symlink,
-        rustix::fs::FileType::Fifo => FileType::NamedPipe,
-        rustix::fs::FileType::Socket => FileType::Socket,
-        rustix::fs::FileType::CharacterDevice => FileType::CharDevice,
-        rustix::fs::FileType::BlockDevice => FileType::BlockDevice,
-        _ => FileType::RegularFile,
-    }
-}
-
-fn attr(stat: &Stat) -> FileAttr {
-    let changed = time(stat.st_ctime, stat.st_ctime_nsec);
-    FileAttr {
-        ino: INodeNo(stat.st_ino),
-        size: u64::try_from(stat.st_size).unwrap_or(0),
-        blocks: u64::try_from(stat.st_blocks).unwrap_or(0),
-        atime: time(stat.st_atime, stat.st_atime_nsec),
-        mtime: time(stat.st_mtime, stat.st_mtime_nsec),
-        ctime: changed,
-        crtime: changed,
-        kind: kind(rustix::fs::FileType::from_raw_mode(stat.st_mode)),
-        perm: u16::try_from(stat.st_mode & 0o7777).unwrap_or(0),
-        nlink: u32::try_from(stat.st_nlink).unwrap_or(u32::MAX),
-        uid: stat.st_uid,
-        gid: stat.st_gid,
-        ..attr_of_nothing()
-    }
-}
-
-fn attr_of_nothing() -> FileAttr {
-    FileAttr {
-        ino: INodeNo(0),
-        size: 0,
-        blocks: 0,
-        atime: UNIX_EPOCH,
-        mtime: UNIX_EPOCH,
-        ctime: UNIX_EPOCH,
-        crtime: UNIX_EPOCH,
-        kind: FileType::RegularFile,
-        perm: 0,
-        nlink: 0,
-        uid: 0,
-        gid: 0,
-        rdev: 0,
-        blksize: 4096,
-        flags: 0,
-    }
-}
-
-fn time(seconds: i64, nanoseconds: impl TryInto<u32>) -> SystemTime {
-    let seconds = Duration::from_secs(u64::try_from(seconds).unwrap_or(0));
-    UNIX_EPOCH + seconds + Duration::from_nanos(nanoseconds.try_into().unwrap_or(0).into())
-}
-
-fn new(time: Option<TimeOrNow>) -> Timespec {
-    let special = |tv_nsec| Timespec { tv_sec: 0, tv_nsec };
-    match time {
-        None => special(UTIME_OMIT),
-        Some(TimeOrNow::Now) => special(UTIME_NOW),
-        Some(TimeOrNow::SpecificTime(time)) => {
-            let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
-            let tv_sec = i64::try_from(since.as_secs()).unwrap_or(i64::MAX);
-            Timespec { tv_sec, tv_nsec: since.subsec_nanos().into() }
-        }
     }
 }
