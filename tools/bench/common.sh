@@ -31,14 +31,15 @@ close_scratch() {
     rm -rf --one-file-system "$SCRATCH"
 }
 
-# build_programs: the programs as users get them; COFFER_BIN_DIR names a folder with installed ones instead.
+# build_programs PACKAGE...: the programs as users get them, and others that the bench needs; COFFER_BIN_DIR names a
+# folder with installed ones instead.
 build_programs() {
     if [ -n "${COFFER_BIN_DIR:-}" ]; then
         PATH=$COFFER_BIN_DIR:$PATH
         return 0
     fi
     say "building (cargo build --release --bins)"
-    cargo build --quiet --release -p hostd -p vmd -p coffer --bins
+    cargo build --quiet --release -p hostd -p vmd -p coffer "${@/#/--package=}" --bins
     PATH=$ROOT/target/release:$PATH
 }
 

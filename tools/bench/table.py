@@ -109,4 +109,5 @@ def main(words):
             raise SystemExit(__doc__)
 
 
-main(sys.argv[1:])
+if __name__ == "__main__":
+    main(sys.argv[1:])

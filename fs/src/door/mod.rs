@@ -15,6 +15,7 @@ mod requests;
 mod settings;
 mod shed;
 
+pub use self::fuser::negotiate;
 use crate::home::Home;
 use ::fuser::{Config, Session, SessionACL};
 use operations::Door;

@@ -49,7 +49,9 @@ const SHARED: InitFlags = InitFlags::FUSE_AUTO_INVAL_DATA;
 const EXCLUSIVE: InitFlags = InitFlags::FUSE_WRITEBACK_CACHE;
 
 /// Sets up the connection, and says whether direct I/O may bypass the kernel's cache.
-pub(in crate::door) fn negotiate(config: &mut KernelConfig, caching: Caching) -> bool {
+///
+/// Public for the bench, whose server without encryption must agree on the same.
+pub fn negotiate(config: &mut KernelConfig, caching: Caching) -> bool {
     let mode = match caching {
         Caching::Shared => SHARED,
         Caching::Exclusive => EXCLUSIVE,

@@ -9,6 +9,8 @@ mod attr;
 mod init;
 mod replies;
 
+pub use init::negotiate;
+
 use super::operations::Door;
 use super::protocol::{
     NewAttributes, OnFile, OnFolder, OnName, OnNode, OnXattr, Operation, Reply, Request, Write,
