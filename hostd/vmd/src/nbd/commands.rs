@@ -166,6 +166,7 @@ impl Worker<'_, '_> {
             // What waited may have been sent, and the buffer given back.
             if let Err(e) = self.reserve(size(length) + MAX_CHUNKS * CHUNK_ROOM)? {
                 let error = export.faults.memory(&e);
+                self.reserve(0)?.map_err(ConnectionError::Memory)?;
                 self.outbox.fail(head(request), error, Some(at));
                 return Ok(false);
             }
