@@ -3,15 +3,13 @@
 use super::*;
 use crate::fsck::{Line, MAX_FINDINGS, Totals};
 use crate::home::Home;
-use crate::home::create::{Caller, Opening};
+use crate::home::create::Caller;
 use crate::home::layout::{HEADER, MAX_SIZE, physical};
 use crypto::Kek;
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, symlink};
 use std::path::PathBuf;
-
-pub(super) const NEW: Opening = Opening { exclusive: true, write: true };
 
 pub(super) struct Fixture {
     folder: tempfile::TempDir,
@@ -52,7 +50,7 @@ impl Fixture {
     /// A file with this content, written through the home.
     pub(super) fn file(&self, name: &str, content: &[u8]) -> PathBuf {
         let home = self.home();
-        let (_, open) = home.create(1, OsStr::new(name), 0o600, NEW, own()).unwrap();
+        let (_, open) = home.create(1, OsStr::new(name), 0o600, own()).unwrap();
         open.file.write(0, content).unwrap();
         self.path(&self.stored(name))
     }
@@ -152,7 +150,7 @@ fn a_home_in_order_has_no_findings() {
     let home = f.home();
     let sub = home.make_folder(1, OsStr::new("sub"), 0o700, own()).unwrap();
     home.make_link(sub.id, OsStr::new("link"), OsStr::new("../odd"), own()).unwrap();
-    home.create(sub.id, OsStr::new("in sub"), 0o600, NEW, own()).unwrap();
+    home.create(sub.id, OsStr::new("in sub"), 0o600, own()).unwrap();
     let (found, totals) = f.check(false);
     assert_eq!(found, []);
     assert_eq!(totals, Totals { objects: 8, ..Totals::default() });
@@ -184,7 +182,7 @@ fn files_of_every_small_size_are_in_order_and_a_stub_is_found_among_them() {
     let home = f.home();
     for size in (0..9000).step_by(11).chain([4095, 4096, 4097, 8191, 8192, 8193]) {
         let name = format!("f{size}");
-        let (_, open) = home.create(1, OsStr::new(&name), 0o600, NEW, own()).unwrap();
+        let (_, open) = home.create(1, OsStr::new(&name), 0o600, own()).unwrap();
         open.file.write(0, &vec![7; size]).unwrap();
     }
     drop(home);
