@@ -21,6 +21,11 @@ pub(super) const ALWAYS_READY: Errno = Errno::NOSYS;
 /// writes at a close all the same.
 pub(super) const NOTHING_AT_CLOSE: Errno = Errno::NOSYS;
 
+/// Answer to a creation that need not be the first, of a name that another host has taken since the kernel looked. The
+/// kernel then looks again and opens what is there as any file (Linux, do_filp_open(): `LOOKUP_REVAL`). It takes what
+/// a creation opens for new, so it would not ask whether the caller may.
+pub(super) const LOOK_AGAIN: Errno = Errno::STALE;
+
 /// Why a request is not done.
 #[derive(Debug)]
 pub(super) enum Refusal {

@@ -2,12 +2,12 @@
 //!
 //! Owns the decisions; `operations` only hands requests on. Every function returns the home's own error.
 
-use super::errno::refuse;
+use super::errno::{LOOK_AGAIN, Refusal, refuse};
 use super::operations::Door;
 use super::protocol::{Answer, Cache, Entry, NewAttributes, Opened, Reply, Write};
 use super::settings::Caching;
 use crate::home::{
-    Attributes, Caller, Changes, Handle, HomeError, Listed, OpenFile, Opening, Zeroing, copy,
+    Attributes, Caller, Changes, Handle, HomeError, Listed, OpenFile, Zeroing, copy,
 };
 use rustix::fs::{FallocateFlags, FileType, OFlags};
 use std::ffi::OsStr;
@@ -60,20 +60,15 @@ impl Door {
         mode: u32,
         flags: i32,
         caller: Caller,
-    ) -> Result<Answer<'static>, super::errno::Refusal> {
+    ) -> Result<Answer<'static>, Refusal> {
         let flags = open_flags(flags);
-        let opening = Opening {
-            exclusive: flags.contains(OFlags::EXCL),
-            write: writes(flags) || flags.contains(OFlags::TRUNC),
-        };
-        let (made, open) = self.home.create(folder, name, mode, opening, caller)?;
-        let finish = || {
-            if flags.contains(OFlags::TRUNC) && open.file.size() > 0 {
-                open.resize(0, caller)?;
+        let (made, open) = match self.home.create(folder, name, mode, caller) {
+            Err(error) if error.is_taken() && !flags.contains(OFlags::EXCL) => {
+                return Err(Refusal::Always(LOOK_AGAIN));
             }
-            self.opened(Arc::clone(&open), flags)
+            made => made?,
         };
-        match finish() {
+        match self.opened(open, flags) {
             Ok(opened) => Ok(Answer::Created(made, self.caching.ttl(), opened)),
             Err(error) => {
                 // The kernel is not told of the lookup.

@@ -42,15 +42,6 @@ impl NewMode {
     }
 }
 
-/// How a file that may exist is opened.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Opening {
-    /// It must not exist.
-    pub(crate) exclusive: bool,
-    /// It will be written.
-    pub(crate) write: bool,
-}
-
 impl Home {
     /// Makes a folder.
     pub(crate) fn make_folder(
@@ -119,48 +110,29 @@ impl Home {
         self.find(&at)
     }
 
-    /// Makes and opens a file; opens it if it exists and need not be new.
+    /// Makes and opens a file.
+    ///
+    /// # Errors
+    /// `EEXIST` for a name that is there: whether the caller may open what has it is for the kernel to say.
     pub(crate) fn create(
         &self,
         parent: u64,
         name: &OsStr,
         mode: u32,
-        opening: Opening,
         caller: Caller,
     ) -> Result<(Attributes, Arc<OpenFile>), HomeError> {
         let at = self.at(parent, name)?;
         let flags =
             OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let mode = mode_in(&at.parent, mode, caller)?;
-        match rustix::fs::openat(&at.parent.fd, &*at.name, flags, mode.raw()) {
-            Ok(fd) => {
-                let (made, node) = self.finish(&at, Some(mode), caller, AtFlags::empty())?;
-                let opened = self.adopt_file(&node, fd);
-                self.or_forget(made, opened)
-            }
-            Err(Errno::EXIST) if !opening.exclusive => {
-                let found = self.find(&at)?;
-                let opened =
-                    self.node(found.id).and_then(|node| self.open_file(&node, opening.write));
-                self.or_forget(found, opened)
-            }
-            Err(error) => Err(HomeError::io("create")(error)),
-        }
-    }
-
-    /// A lookup that is not reported to the kernel must not be counted.
-    fn or_forget<T>(
-        &self,
-        found: Attributes,
-        opened: Result<T, HomeError>,
-    ) -> Result<(Attributes, T), HomeError> {
-        match opened {
-            Ok(opened) => Ok((found, opened)),
-            Err(error) => {
-                self.forget(found.id, 1);
-                Err(error)
-            }
-        }
+        let fd = rustix::fs::openat(&at.parent.fd, &*at.name, flags, mode.raw())
+            .map_err(HomeError::io("create"))?;
+        let (made, node) = self.finish(&at, Some(mode), caller, AtFlags::empty())?;
+        let opened = self.adopt_file(&node, fd).inspect_err(|_| {
+            // A lookup that is not reported to the kernel must not be counted.
+            self.forget(made.id, 1);
+        });
+        Ok((made, opened?))
     }
 
     /// Gives a new object to the caller; takes it away when that fails.

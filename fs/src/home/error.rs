@@ -114,6 +114,11 @@ impl HomeError {
         matches!(self, HomeError::Io { source, .. } if source.kind() == io::ErrorKind::NotFound)
     }
 
+    /// There is something of this name already.
+    pub(crate) fn is_taken(&self) -> bool {
+        matches!(self, HomeError::Io { source, .. } if source.kind() == io::ErrorKind::AlreadyExists)
+    }
+
     /// Says what was being done when the storage failed; for `map_err`.
     pub(crate) fn io<E: Into<io::Error>>(doing: &'static str) -> impl FnOnce(E) -> HomeError {
         move |source| HomeError::Io { doing, source: source.into() }

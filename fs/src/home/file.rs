@@ -72,6 +72,7 @@ impl<S: Store> HomeFile<S> {
     }
 
     /// Plain size in bytes.
+    #[cfg(test)]
     pub(crate) fn size(&self) -> u64 {
         self.shared().size
     }

@@ -39,7 +39,7 @@ pub mod xattr;
 
 pub(crate) use attributes::{Attributes, Changes, NewTime, Time};
 pub(crate) use copy::copy;
-pub(crate) use create::{Caller, Opening};
+pub(crate) use create::Caller;
 pub use error::HomeError;
 pub(crate) use folder::{Folder, Listed};
 pub use keys::OPEN_FILE_ARENA;

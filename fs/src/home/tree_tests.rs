@@ -1,12 +1,11 @@
 use super::*;
 use crate::home::attributes::Changes;
-use crate::home::create::{Caller, Opening};
+use crate::home::create::Caller;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::PathBuf;
 
 const SELF: Caller = Caller { uid: 0, gid: 0, umask: 0 };
-const NEW: Opening = Opening { exclusive: true, write: true };
 
 struct Fixture {
     home: Home,
@@ -95,7 +94,7 @@ fn encrypted_names_are_on_the_storage_and_plain_ones_everywhere_else() {
     }
     let fixture = fixture_with(Names::Encrypted);
     let home = &fixture.home;
-    let (made, open) = home.create(1, OsStr::new("secret plan"), 0o600, NEW, SELF).unwrap();
+    let (made, open) = home.create(1, OsStr::new("secret plan"), 0o600, SELF).unwrap();
     drop(open);
     let link = home.make_link(1, OsStr::new("link"), OsStr::new("secret plan"), SELF).unwrap();
     assert_eq!(link.size, 11);
@@ -173,7 +172,7 @@ fn a_name_that_is_too_long_leaves_everything_as_it_was() {
     }
     let fixture = fixture_with(Names::Encrypted);
     let home = &fixture.home;
-    let (made, open) = home.create(1, OsStr::new("a"), 0o600, NEW, SELF).unwrap();
+    let (made, open) = home.create(1, OsStr::new("a"), 0o600, SELF).unwrap();
     drop(open);
     let long = "n".repeat(176);
     let long = OsStr::new(&long);
@@ -182,7 +181,7 @@ fn a_name_that_is_too_long_leaves_everything_as_it_was() {
         home.link(made.id, 1, long).unwrap_err(),
         home.lookup(1, long).unwrap_err(),
         home.make_folder(1, long, 0o755, SELF).unwrap_err(),
-        home.create(1, long, 0o600, NEW, SELF).unwrap_err(),
+        home.create(1, long, 0o600, SELF).unwrap_err(),
         home.remove(1, long).unwrap_err(),
     ];
     for refused in refusals {
@@ -199,7 +198,7 @@ fn a_file_swapped_for_a_link_is_stale() {
         return;
     }
     let Fixture { home, folder } = fixture();
-    let (made, open) = home.create(1, OsStr::new("f"), 0o600, NEW, SELF).unwrap();
+    let (made, open) = home.create(1, OsStr::new("f"), 0o600, SELF).unwrap();
     open.file.write(0, b"secret").unwrap();
     drop(open);
     let outside = tempfile::NamedTempFile::new().unwrap();
@@ -218,7 +217,7 @@ fn hard_links_share_a_node_and_its_size() {
         return;
     }
     let Fixture { home, folder } = fixture();
-    let (made, open) = home.create(1, OsStr::new("a"), 0o640, NEW, SELF).unwrap();
+    let (made, open) = home.create(1, OsStr::new("a"), 0o640, SELF).unwrap();
     open.file.write(0, &[1; 5000]).unwrap();
     let linked = home.link(made.id, 1, OsStr::new("b")).unwrap();
     assert_eq!((linked.id, linked.size, linked.links), (made.id, 5000, 2));
@@ -285,7 +284,7 @@ fn renames_keep_the_node_and_open_by_the_new_name() {
         return;
     }
     let Fixture { home, folder: _kept } = fixture();
-    let (made, open) = home.create(1, OsStr::new("old"), 0o600, NEW, SELF).unwrap();
+    let (made, open) = home.create(1, OsStr::new("old"), 0o600, SELF).unwrap();
     open.file.write(0, b"content").unwrap();
     drop(open);
     let folder = home.make_folder(1, OsStr::new("d"), 0o755, SELF).unwrap();
@@ -305,7 +304,7 @@ fn what_cannot_be_given_to_the_caller_is_not_left_behind() {
     let Fixture { home, folder } = fixture();
     let other = Caller { uid: 0, gid: 0, umask: 0 };
     assert!(home.make_folder(1, OsStr::new("d"), 0o755, other).is_err());
-    assert!(home.create(1, OsStr::new("f"), 0o644, NEW, other).is_err());
+    assert!(home.create(1, OsStr::new("f"), 0o644, other).is_err());
     assert!(folder.path().read_dir().unwrap().next().is_none());
 }
 
@@ -315,7 +314,7 @@ fn a_file_open_for_reading_only_is_not_opened_twice() {
         return;
     }
     let Fixture { home, folder } = fixture();
-    let (made, open) = home.create(1, OsStr::new("f"), 0o600, NEW, SELF).unwrap();
+    let (made, open) = home.create(1, OsStr::new("f"), 0o600, SELF).unwrap();
     drop(open);
     let node = home.node(made.id).unwrap();
     // A storage that refuses writing at the first open: an immutable file does, also to root.

@@ -1,8 +1,10 @@
 //! One store mounted twice at once, as by two hosts: what each promises while the other changes things.
 
 use super::mounted::{Mounted, Store, eventually, pattern};
-use std::fs::{self, File, OpenOptions};
-use std::os::unix::fs::FileExt;
+use super::owners::as_ids;
+use cryptfs::door::Caching;
+use std::fs::{self, File, OpenOptions, Permissions};
+use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::Path;
 use std::process::Command;
 
@@ -38,6 +40,56 @@ fn names_made_and_moved_by_one_are_seen_by_the_other() {
                 && fs::read(side.at("d/there")).is_ok_and(|bytes| bytes == b"2")
         });
     }
+    here.unmount();
+    there.unmount();
+}
+
+/// The time between a look for a name and its creation is long where the kernel believes that there is none.
+#[test]
+fn what_was_made_there_meanwhile_is_not_opened_past_its_permissions() {
+    let store = Store::new();
+    let Some(here) = store.mount_as(Caching::Exclusive) else { return };
+    let there = store.mount().unwrap();
+    fs::set_permissions(here.path(), Permissions::from_mode(0o777)).unwrap();
+    for name in ["secret", "known", "old"] {
+        assert!(!here.at(name).exists());
+        fs::write(there.at(name), b"from there").unwrap();
+        let mode = if name == "secret" { 0o600 } else { 0o666 };
+        fs::set_permissions(there.at(name), Permissions::from_mode(mode)).unwrap();
+    }
+    let open = |name: &str, truncate| {
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(truncate);
+        as_ids(1234, 1234, || options.open(here.at(name)))
+    };
+    let refused = open("secret", true).unwrap_err();
+    assert_eq!(refused.raw_os_error(), Some(libc::EACCES), "{refused}");
+    assert_eq!(std::io::read_to_string(open("known", false).unwrap()).unwrap(), "from there");
+    assert_eq!(std::io::read_to_string(open("old", true).unwrap()).unwrap(), "");
+    let first = File::create_new(here.at("known")).unwrap_err();
+    assert_eq!(first.raw_os_error(), Some(libc::EEXIST), "{first}");
+    assert_eq!(fs::read(there.at("secret")).unwrap(), b"from there");
+    here.unmount();
+    there.unmount();
+}
+
+#[test]
+fn files_made_on_both_sides_at_once_open_on_both() {
+    let store = Store::new();
+    let Some((here, there)) = both(&store) else { return };
+    let barrier = std::sync::Barrier::new(2);
+    std::thread::scope(|scope| {
+        for side in [&here, &there] {
+            scope.spawn(|| {
+                for i in 0..200 {
+                    barrier.wait();
+                    let name = side.at(&format!("f{i}"));
+                    let file = OpenOptions::new().append(true).create(true).open(name).unwrap();
+                    assert!(file.metadata().unwrap().is_file());
+                }
+            });
+        }
+    });
     here.unmount();
     there.unmount();
 }

@@ -1,6 +1,6 @@
 //! Encrypted names under the check: those of the home are in order, others are reported and never touched.
 
-use super::tests::{Fixture, NEW, edit, own};
+use super::tests::{Fixture, edit, own};
 use super::*;
 use crate::fsck::Totals;
 use std::ffi::OsStr;
@@ -13,7 +13,7 @@ fn encrypted_names_are_in_order_and_shown_plain_beside_the_stored_ones() {
     let home = f.home();
     let sub = home.make_folder(1, OsStr::new("sub"), 0o700, own()).unwrap();
     home.make_link(sub.id, OsStr::new("link"), OsStr::new("../notes.txt"), own()).unwrap();
-    home.create(sub.id, OsStr::new("new\nline"), 0o600, NEW, own()).unwrap();
+    home.create(sub.id, OsStr::new("new\nline"), 0o600, own()).unwrap();
     let (found, totals) = f.check(false);
     assert_eq!(found, []);
     assert_eq!(totals, Totals { objects: 5, ..Totals::default() });

@@ -28,7 +28,7 @@ fn files_of_every_small_size_are_in_order_and_a_stub_is_found_among_them() {
     let home = f.home();
     for size in (0..9000).step_by(11).chain([4095, 4096, 4097, 8191, 8192, 8193]) {
         let name = format!("f{size}");
-        let (_, open) = home.create(1, OsStr::new(&name), 0o600, NEW, own()).unwrap();
+        let (_, open) = home.create(1, OsStr::new(&name), 0o600, own()).unwrap();
         open.file.write(0, &vec![7; size]).unwrap();
     }
     drop(home);

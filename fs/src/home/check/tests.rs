@@ -3,7 +3,7 @@
 use super::*;
 use crate::fsck::{Line, MAX_FINDINGS, Totals};
 use crate::home::Home;
-use crate::home::create::{Caller, Opening};
+use crate::home::create::Caller;
 use crate::home::layout::{HEADER, MAX_SIZE, physical};
 use crypto::Kek;
 use std::ffi::OsStr;
@@ -13,8 +13,6 @@ use std::path::PathBuf;
 
 #[path = "sizes_tests.rs"]
 mod sizes;
-
-pub(super) const NEW: Opening = Opening { exclusive: true, write: true };
 
 pub(super) struct Fixture {
     folder: tempfile::TempDir,
@@ -55,7 +53,7 @@ impl Fixture {
     /// A file with this content, written through the home.
     pub(super) fn file(&self, name: &str, content: &[u8]) -> PathBuf {
         let home = self.home();
-        let (_, open) = home.create(1, OsStr::new(name), 0o600, NEW, own()).unwrap();
+        let (_, open) = home.create(1, OsStr::new(name), 0o600, own()).unwrap();
         open.file.write(0, content).unwrap();
         self.path(&self.stored(name))
     }
@@ -155,7 +153,7 @@ fn a_home_in_order_has_no_findings() {
     let home = f.home();
     let sub = home.make_folder(1, OsStr::new("sub"), 0o700, own()).unwrap();
     home.make_link(sub.id, OsStr::new("link"), OsStr::new("../odd"), own()).unwrap();
-    home.create(sub.id, OsStr::new("in sub"), 0o600, NEW, own()).unwrap();
+    home.create(sub.id, OsStr::new("in sub"), 0o600, own()).unwrap();
     let (found, totals) = f.check(false);
     assert_eq!(found, []);
     assert_eq!(totals, Totals { objects: 8, ..Totals::default() });

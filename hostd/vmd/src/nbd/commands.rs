@@ -1,16 +1,16 @@
 //! What a connection does for one request.
 //!
-//! Owns the way from a checked request to its reply in the outbox, and says when the desk is given away. It must not
-//! know the framing of replies nor when they are sent. Flow: [`Worker::perform`] checks a request, throws the
+//! Owns the way from a checked request to its reply in the outbox. It must not know the framing of replies, nor when they
+//! are sent and the desk is given away (`sharing`). Flow: [`Worker::perform`] checks a request, throws the
 //! payload of a refused one away, and calls the volume; an error becomes a code in `fault`.
 
 use super::connection::{ConnectionError, size};
 use super::crew::Lend;
-use super::export::{Export, InHand};
 use super::proto::chunk::Head;
 use super::proto::status::{ALLOCATION_ID, FILTER_LEN, Filter, MAX_EXTENTS};
 use super::proto::transmission::{Action, Request};
 use super::proto::{Framing, WireError};
+use super::sharing::Seat;
 use super::worker::{Desk, Shared, Worker};
 use cryptfs::volume::{Volume, VolumeError};
 use std::sync::atomic::Ordering;
@@ -27,15 +27,8 @@ const MAX_CHUNKS: usize = 16;
 /// Room for the header, offset and size of one chunk.
 const CHUNK_ROOM: usize = 32 + 8 + 4;
 
-/// Requests from this length on are worked on away from the desk, if more are in flight and a processor is free for
-/// them: from here on the work takes longer than to call another thread.
-const SHARED_FROM: u64 = 128 * 1024;
-
 /// A buffer for a payload above this size is given back after use: several threads of a connection may have one.
 const KEPT: usize = 4 * 1024 * 1024;
-
-/// The desk, while the thread has not given it away.
-pub(super) type Seat = Option<Box<Desk>>;
 
 /// Whether to go on.
 pub(super) enum Next {
@@ -43,7 +36,7 @@ pub(super) enum Next {
     Leave,
 }
 
-impl<'env> Worker<'_, 'env> {
+impl Worker<'_, '_> {
     /// Carries out one request and puts its reply into the outbox.
     pub(super) fn perform(
         &mut self,
@@ -87,48 +80,6 @@ impl<'env> Worker<'_, 'env> {
         Ok(Next::Request(seat))
     }
 
-    /// Gives the desk away, if it is still here, before a call that may wait for the storage; keeps it when the
-    /// client has nothing else in flight.
-    fn before_waiting(&mut self, seat: &mut Seat) -> Result<(), ConnectionError> {
-        if self.shared.export.volume().in_memory() {
-            return Ok(());
-        }
-        match seat.take() {
-            Some(desk) if desk.is_deep() => self.lend(desk, Lend::Wait)?,
-            None if self.shared.crew.urge() => self.hire(),
-            kept => *seat = kept,
-        }
-        Ok(())
-    }
-
-    /// Whether a request of `length` bytes, of which `payload` have come and are not taken yet, is worth another thread
-    /// for those behind it; its payload counts as long as the answer lives.
-    fn worth_sharing(&self, desk: &mut Desk, length: u64, payload: usize) -> Option<InHand<'env>> {
-        let export: &'env Export = self.shared.export;
-        let deep = |desk: &Desk| desk.is_deep_behind(payload) || self.shared.transport.has_more();
-        if length < SHARED_FROM || !deep(desk) {
-            return None;
-        }
-        desk.go_deep();
-        export.payloads().take(length)
-    }
-
-    /// Whether the desk goes before a WRITE with `length` bytes of payload, which have come, and why; the payload
-    /// counts as long as the answer lives.
-    fn worth_lending(&self, desk: &mut Desk, length: u64) -> Option<(Lend, InHand<'env>)> {
-        if !self.shared.export.volume().waits_on_write() {
-            let shared = self.worth_sharing(desk, length, size(length));
-            return shared.map(|shared| (Lend::Work, shared));
-        }
-        // Not known of a client that is new or has only few in flight; to ask costs nothing beside the device.
-        if !desk.is_deep_behind(size(length)) && !self.shared.transport.has_more() {
-            return None;
-        }
-        desk.go_deep();
-        let export: &'env Export = self.shared.export;
-        export.payloads().take(length).map(|held| (Lend::Wait, held))
-    }
-
     /// One pread into the place it is sent from, decrypted there.
     fn read(
         &mut self,
@@ -141,6 +92,7 @@ impl<'env> Worker<'_, 'env> {
             && let Some(desk) = seat.take()
         {
             self.lend(desk, Lend::Work)?;
+            self.answer = shared;
         }
         let in_chunks =
             !whole && request.length >= HOLES_FROM && self.shared.terms.framing != Framing::Simple;
@@ -210,10 +162,11 @@ impl<'env> Worker<'_, 'env> {
         let export = self.shared.export;
         let mut read = export.volume().read_ready(at, self.outbox.payload(size(length)));
         if let Ok(false) = read {
-            self.before_waiting(seat)?;
+            self.before_reading(seat, request.length)?;
             // What waited may have been sent, and the buffer given back.
             if let Err(e) = self.reserve(size(length) + MAX_CHUNKS * CHUNK_ROOM)? {
                 let error = export.faults.memory(&e);
+                self.reserve(0)?.map_err(ConnectionError::Memory)?;
                 self.outbox.fail(head(request), error, Some(at));
                 return Ok(false);
             }

@@ -125,7 +125,8 @@ impl Export {
 }
 
 /// Bytes of the payloads of one export that several threads of a connection may have in their hands, two of the largest
-/// allowed: what is beyond waits its turn.
+/// allowed: what is beyond waits its turn. An answer counts until the client has taken it. Beside these a connection has
+/// one payload at its desk.
 const MAX_PAYLOADS: u64 = 64 * 1024 * 1024;
 
 /// Counts such bytes, so that no client makes the host's memory its own.

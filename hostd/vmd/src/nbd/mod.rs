@@ -21,6 +21,7 @@ pub mod outbox;
 mod polling;
 pub mod proto;
 pub mod server;
+mod sharing;
 pub mod tls;
 pub mod tls_access;
 pub mod tls_port;

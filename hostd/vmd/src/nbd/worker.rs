@@ -10,7 +10,7 @@ use super::buffer::Buffer;
 use super::commands::Next;
 use super::connection::{ConnectionError, size, unsent};
 use super::crew::{Crew, Lend, Turn};
-use super::export::Export;
+use super::export::{Export, InHand};
 use super::inbox::Inbox;
 use super::outbox::Outbox;
 use super::polling::{Polling, Watch};
@@ -57,6 +57,9 @@ pub(super) struct Worker<'scope, 'env> {
     pub(super) outbox: Outbox,
     /// Payload of a WRITE whose desk was given away.
     pub(super) spare: Buffer,
+    /// The long READ in the outbox, counted until it is sent. Only while the desk is with others: what a thread at the
+    /// desk has in its outbox is the only such answer of the connection.
+    pub(super) answer: Option<InHand<'env>>,
 }
 
 impl Desk {
@@ -93,7 +96,7 @@ impl Desk {
 impl<'scope, 'env> Worker<'scope, 'env> {
     pub(super) fn new(shared: &'scope Shared<'env>, scope: &'scope Scope<'scope, 'env>) -> Self {
         let outbox = Outbox::new(shared.terms.framing);
-        Self { shared, scope, outbox, spare: Buffer::new() }
+        Self { shared, scope, outbox, spare: Buffer::new(), answer: None }
     }
 
     /// Works until the connection is over; for the first thread.
@@ -155,12 +158,20 @@ impl<'scope, 'env> Worker<'scope, 'env> {
             };
             match self.perform(desk, &request)? {
                 Next::Request(Some(kept)) => desk = kept,
-                Next::Request(None) => return self.send().map(|()| true),
+                Next::Request(None) => {
+                    let sent = self.send();
+                    self.answer = None;
+                    return sent.map(|()| true);
+                }
                 Next::Leave => return self.send().map(|()| false),
             }
             if self.outbox.len() >= SEND_AT {
-                if desk.inbox.unread().len() >= header {
-                    // Sending is a good part of the work: another thread goes on meanwhile.
+                let waiting = u64::try_from(self.outbox.len()).unwrap_or(u64::MAX);
+                // Sending is a good part of the work: another thread goes on meanwhile, unless too much waits to be
+                // taken by the client already.
+                if desk.inbox.unread().len() >= header
+                    && let Some(_held) = self.shared.export.payloads().take(waiting)
+                {
                     return self.lend(desk, Lend::Work).map(|()| true);
                 }
                 self.send()?;

@@ -360,6 +360,80 @@ fn a_client_that_vanishes_leaves_no_thread_behind() {
     served.server.stop(Duration::from_secs(10)).ok().unwrap().close().unwrap();
 }
 
+/// A storage out of whose cache nothing comes, that counts what was read from it.
+struct Cold {
+    inner: Box<dyn Backing>,
+    reads: Mutex<u64>,
+    changed: Condvar,
+}
+
+impl Cold {
+    /// The reads that have begun, as soon as they are more than `limit`, or do not become more for a while.
+    fn begun_beyond(&self, limit: u64) -> u64 {
+        let reads = self.reads.lock().unwrap();
+        let a_while = Duration::from_secs(1);
+        let waited = self.changed.wait_timeout_while(reads, a_while, |reads| *reads <= limit);
+        *waited.unwrap().0
+    }
+}
+
+impl Backing for Cold {
+    fn len(&self) -> io::Result<u64> {
+        self.inner.len()
+    }
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.inner.set_len(len)
+    }
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
+        *self.reads.lock().unwrap() += 1;
+        self.changed.notify_all();
+        self.inner.read_at(offset, buf)
+    }
+    fn write_at(&self, offset: u64, buf: &[u8]) -> io::Result<()> {
+        self.inner.write_at(offset, buf)
+    }
+    fn flush(&self) -> io::Result<()> {
+        self.inner.flush()
+    }
+    fn punch(&self, offset: u64, len: u64) -> io::Result<()> {
+        self.inner.punch(offset, len)
+    }
+    fn zero_range(&self, offset: u64, len: u64) -> io::Result<()> {
+        self.inner.zero_range(offset, len)
+    }
+    fn next_data(&self, offset: u64) -> io::Result<Option<u64>> {
+        self.inner.next_data(offset)
+    }
+    fn next_hole(&self, offset: u64) -> io::Result<u64> {
+        self.inner.next_hole(offset)
+    }
+}
+
+/// Answers that a client does not take are in memory, so there are 64 MiB of them, and one at the desk.
+#[test]
+fn long_reads_of_a_client_that_does_not_listen_wait() {
+    const LONG: u64 = 8 * 1024 * 1024;
+    const AT_ONCE: u64 = 64 * 1024 * 1024 / LONG + 1;
+    let cold = Cold { inner: file(LONG), reads: Mutex::default(), changed: Condvar::new() };
+    let cold = Arc::new(cold);
+    let mut session = Session::transmitting(export(Box::new(Arc::clone(&cold)), LONG, false));
+    let long = u32::try_from(LONG).unwrap();
+    let requests: Vec<_> = (0..THREADS).map(|i| (READ, i, 0, long)).collect();
+    send(&mut session, &requests);
+    assert_eq!(cold.begun_beyond(AT_ONCE), AT_ONCE);
+    let mut cookies = HashSet::new();
+    for taken in 1..=THREADS {
+        let (cookie, error) = session.client.reply();
+        assert_eq!(error, 0);
+        assert_eq!(session.client.receive_vec(usize::try_from(LONG).unwrap()), vec![0; 8 << 20]);
+        assert!(cookies.insert(cookie), "a second reply to {cookie}");
+        // The next answer may be on its way for the most part.
+        assert!(*cold.reads.lock().unwrap() <= AT_ONCE + taken + 1);
+    }
+    assert_eq!(*cold.reads.lock().unwrap(), THREADS);
+    session.end().unwrap();
+}
+
 /// Long requests go to several threads, whose payloads and replies must not mix.
 #[test]
 fn long_requests_side_by_side_keep_their_data() {
