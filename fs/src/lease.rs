@@ -19,7 +19,7 @@ use crate::folder::VmFolder;
 use crate::seal::SealError;
 use crate::seal::store::Put;
 use crypto::{Arena, HomeKey, MacKey};
-use files::{Files, Found, MAX_FILES};
+use files::{Files, Found, MAX_FILES, Newest};
 use std::io;
 use std::path::PathBuf;
 use thiserror::Error;
@@ -71,10 +71,18 @@ impl Claim {
         self.record.how
     }
 
-    /// Number of the exclusive lease.
+    /// Number of the exclusive lease; of a shared claim, of the last one when it was made.
     #[must_use]
     pub fn epoch(&self) -> u64 {
         self.record.epoch
+    }
+
+    /// Whether the exclusive lease that counts is one that ends this claim.
+    fn is_lost_to(&self, last: &Record) -> bool {
+        match self.how() {
+            Use::Exclusive => last.epoch > self.epoch() || last.host != self.record.host,
+            Use::Shared => last.is_held_by_other(self.record.host),
+        }
     }
 }
 
@@ -143,17 +151,39 @@ impl Leases {
                 Use::Exclusive => self.claim(&found, holder, how, now)?,
                 Use::Shared => self.join(&found, holder, !others.is_empty(), now)?,
             };
-            let Some(claim) = claimed else { continue };
-            // Another host may have begun between the look and the claim. Each looks after it has claimed, so that
-            // at least one of the two sees the other.
-            let later = self::others(&self.files.look()?, how, holder.id);
-            if let (Some(other), false) = (later.first(), force) {
-                self.release(&claim, now)?;
-                return Err(LeaseError::Held(Box::new(other.clone())));
+            if let Some(claim) = claimed {
+                return self.confirm(claim, others, force, now);
             }
-            return Ok(Taken { claim, ousted: others });
         }
         Err(LeaseError::Raced)
+    }
+
+    /// Looks once more, as another host may have begun between the look and the claim. Each host looks after it has
+    /// claimed, so that at least one of two sees the other. By force, too, an exclusive lease that was taken since
+    /// stands in the way: it is the newer one. Unless the claim is confirmed it is given back.
+    fn confirm(
+        &self,
+        claim: Claim,
+        mut ousted: Vec<Record>,
+        force: bool,
+        now: u64,
+    ) -> Result<Taken, LeaseError> {
+        let later = self.files.look().map(|found| others(&found, claim.how(), claim.record.host));
+        let refused = match later {
+            Ok(later) => match later.iter().find(|r| !force || r.how == Use::Exclusive) {
+                Some(other) => LeaseError::Held(Box::new(other.clone())),
+                None => {
+                    let known =
+                        |r: &Record| ousted.iter().any(|o| o.how == r.how && o.host == r.host);
+                    let new: Vec<Record> = later.into_iter().filter(|r| !known(r)).collect();
+                    ousted.extend(new);
+                    return Ok(Taken { claim, ousted });
+                }
+            },
+            Err(e) => e,
+        };
+        self.release(&claim, now)?;
+        Err(refused)
     }
 
     /// Makes the next exclusive lease; `None` when another host was faster.
@@ -171,11 +201,15 @@ impl Leases {
             Err(LeaseError::Record(SealError::Exists { .. })) => return Ok(None),
             Err(e) => return Err(e),
         }
-        // An earlier run of this host may have left its shared record. That it goes is no condition.
-        if found.shared.iter().any(|shared| shared.host == holder.id) {
-            self.files.remove(&self.files.shared_path(holder.id))?;
+        let claim = Claim { record };
+        // An earlier run of this host may have left its shared record, which would outlive the lease.
+        if found.shared.iter().any(|shared| shared.host == holder.id)
+            && let Err(e) = self.files.remove(&self.files.shared_path(holder.id))
+        {
+            self.release(&claim, now)?;
+            return Err(e);
         }
-        Ok(Some(Claim { record }))
+        Ok(Some(claim))
     }
 
     /// Makes the shared record of a host, after an end was put to an exclusive lease that stands in its way; `None`
@@ -201,45 +235,61 @@ impl Leases {
         Ok(Some(Claim { record }))
     }
 
-    /// The claim that an earlier run of the same host left, when it still stands.
+    /// The claim that an earlier run of the same host left, when it still stands. Records of hosts that cannot matter
+    /// are not read, so that a damaged one does not keep a host from what it has.
+    ///
+    /// # Errors
+    /// Faults of the storage; a record that would tell cannot be read.
+    pub fn resume(&self, holder: &Holder, how: Use) -> Result<Option<Claim>, LeaseError> {
+        let own = |r: &Record| r.host == holder.id && r.standing == Standing::Held;
+        let shared = match how {
+            Use::Exclusive => None,
+            Use::Shared => match self.files.read(&self.files.shared_path(holder.id))? {
+                Some(record) if own(&record) => Some(record),
+                _ => return Ok(None),
+            },
+        };
+        let Newest { record: last, flaw } =
+            self.files.newest(shared.as_ref().map_or(0, |record| record.epoch))?;
+        match (last, shared) {
+            (Some(last), _) if last.is_held_by_other(holder.id) => Ok(None),
+            (_, Some(shared)) => Ok(Some(Claim { record: shared })),
+            (Some(last), None) if own(&last) => Ok(Some(Claim { record: last })),
+            (Some(last), None) if last.host != holder.id => Ok(None),
+            _ => flaw.map_or(Ok(None), |flaw| Err(flaw.into())),
+        }
+    }
+
+    /// The exclusive lease that counts, as far as it can be read.
     ///
     /// # Errors
     /// Faults of the storage.
-    pub fn resume(&self, holder: &Holder, how: Use) -> Result<Option<Claim>, LeaseError> {
-        let found = self.files.look()?;
-        let candidates = match how {
-            Use::Exclusive => found.last.into_iter().collect(),
-            Use::Shared if found.last.as_ref().is_some_and(|r| r.is_held_by_other(holder.id)) => {
-                Vec::new()
-            }
-            Use::Shared => found.shared,
-        };
-        let own = |r: &Record| r.host == holder.id && r.standing == Standing::Held;
-        Ok(candidates.into_iter().find(own).map(|record| Claim { record }))
+    pub fn last(&self) -> Result<Option<Record>, LeaseError> {
+        Ok(self.files.newest(0)?.record)
     }
 
     /// Says that the holder is still there, and looks whether it still may. A network file system may show an old
-    /// state of the folder to a host that only reads it; writing to it first makes it ask.
+    /// state of the folder to a host that only reads it; writing to it first makes it ask. It looks also when it cannot
+    /// write, as that does not keep others from taking over.
     ///
     /// # Errors
-    /// Faults of the storage; the claim stands as far as is known.
+    /// Faults of the storage, and records above the own that cannot be read; the claim stands as far as is known.
     pub fn renew(&self, claim: &mut Claim, now: u64) -> Result<Renewal, LeaseError> {
         claim.record.renewed = now;
-        self.files.put(&claim.record, Put::Over)?;
-        let found = self.files.look()?;
-        let last = found.last;
-        Ok(match claim.how() {
-            Use::Exclusive => match last {
-                Some(last) if last.epoch == claim.epoch() && last.host == claim.record.host => {
-                    Renewal::Stands
-                }
-                other => Renewal::Lost(other.map(Box::new)),
-            },
-            Use::Shared => match last.filter(|last| last.is_held_by_other(claim.record.host)) {
-                Some(other) => Renewal::Lost(Some(Box::new(other))),
-                None => Renewal::Stands,
-            },
-        })
+        let written = self.files.put(&claim.record, Put::Over);
+        let Newest { record: last, flaw } = self.files.newest(claim.epoch())?;
+        let last = match last {
+            Some(last) if claim.is_lost_to(&last) => {
+                return Ok(Renewal::Lost(Some(Box::new(last))));
+            }
+            last => last,
+        };
+        written?;
+        match (flaw, last, claim.how()) {
+            (Some(flaw), _, _) => Err(flaw.into()),
+            (None, None, Use::Exclusive) => Ok(Renewal::Lost(None)),
+            (None, Some(_), _) | (None, None, Use::Shared) => Ok(Renewal::Stands),
+        }
     }
 
     /// Gives a claim back. The file of an exclusive lease stays, so that epochs never go back.

@@ -275,3 +275,121 @@ fn a_link_in_place_of_the_folder_is_refused_and_changes_nothing() {
     assert_eq!(std::fs::read_dir(elsewhere.path()).unwrap().count(), 1);
     assert!(victim.exists());
 }
+
+#[test]
+fn a_host_that_cannot_write_its_record_still_sees_who_took_the_home() {
+    let bench = Bench::new();
+    let leases = bench.leases();
+    for how in [Use::Exclusive, Use::Shared] {
+        let mut claim = leases.take(&host(1), how, true, 100).unwrap().claim;
+        let own = leases.files.path_of(&claim.record);
+        // What cannot be replaced by a file, as on storage that is full.
+        std::fs::remove_file(&own).unwrap();
+        std::fs::create_dir(&own).unwrap();
+        assert!(leases.renew(&mut claim, 200).is_err(), "it is served on");
+        let record = Record::new(VM, Use::Exclusive, claim.epoch() + 1, &host(2), 300);
+        leases.files.put(&record, Put::New).unwrap();
+        let Renewal::Lost(Some(by)) = leases.renew(&mut claim, 400).unwrap() else {
+            panic!("not fenced");
+        };
+        assert_eq!(by.host, host(2).id);
+        std::fs::remove_dir(&own).unwrap();
+    }
+}
+
+#[test]
+fn the_storage_that_is_gone_for_a_while_takes_no_lease_away() {
+    let bench = Bench::new();
+    let leases = bench.leases();
+    let mut claim = leases.take(&host(1), Use::Exclusive, false, 100).unwrap().claim;
+    let aside = bench.dir.path().join("aside");
+    std::fs::rename(&leases.files.folder, &aside).unwrap();
+    assert!(leases.renew(&mut claim, 200).is_err());
+    std::fs::rename(&aside, &leases.files.folder).unwrap();
+    assert_eq!(leases.renew(&mut claim, 300).unwrap(), Renewal::Stands);
+}
+
+#[test]
+fn a_record_that_no_host_wrote_hides_no_take_over() {
+    for how in [Use::Exclusive, Use::Shared] {
+        let bench = Bench::new();
+        let leases = bench.leases();
+        let mut claim = leases.take(&host(1), how, false, 100).unwrap().claim;
+        std::fs::write(leases.files.shared_path(host(9).id), "rubbish").unwrap();
+        assert_eq!(leases.renew(&mut claim, 200).unwrap(), Renewal::Stands);
+        assert_eq!(leases.resume(&host(1), how).unwrap().as_ref(), Some(&claim));
+        std::fs::write(leases.files.exclusive_path(9), "rubbish").unwrap();
+        let error = leases.renew(&mut claim, 300).unwrap_err();
+        assert!(error.to_string().contains("exclusive.0000000000000009"), "{error}");
+        assert_eq!(leases.resume(&host(1), how).unwrap().as_ref(), Some(&claim));
+        let record = Record::new(VM, Use::Exclusive, 2, &host(2), 400);
+        leases.files.put(&record, Put::New).unwrap();
+        let Renewal::Lost(Some(by)) = leases.renew(&mut claim, 500).unwrap() else {
+            panic!("not fenced");
+        };
+        assert_eq!((by.host, by.epoch), (host(2).id, 2));
+        assert_eq!(leases.resume(&host(1), how).unwrap(), None);
+        assert_eq!(leases.last().unwrap(), Some(record));
+    }
+}
+
+#[test]
+fn an_own_record_that_is_damaged_is_no_loss() {
+    let bench = Bench::new();
+    let leases = bench.leases();
+    leases.take(&host(1), Use::Exclusive, false, 100).unwrap();
+    std::fs::write(leases.files.exclusive_path(1), "rubbish").unwrap();
+    let error = leases.resume(&host(1), Use::Exclusive).unwrap_err();
+    assert!(error.to_string().contains("exclusive.0000000000000001"), "{error}");
+}
+
+#[test]
+fn of_two_that_take_by_force_at_once_the_newer_stays() {
+    let bench = Bench::new();
+    let leases = bench.leases();
+    leases.files.make_folder().unwrap();
+    // The first has looked and made its record; the second takes before the first looks again.
+    let found = leases.files.look().unwrap();
+    let one = leases.join(&found, &host(1), true, 100).unwrap().unwrap();
+    std::fs::remove_file(leases.files.shared_path(host(1).id)).unwrap();
+    let two = leases.take(&host(2), Use::Exclusive, true, 200).unwrap();
+    assert!(two.ousted.is_empty(), "it saw nobody");
+    leases.files.put(&one.record, Put::Over).unwrap();
+    let error = leases.confirm(one, Vec::new(), true, 300).unwrap_err();
+    assert!(matches!(&error, LeaseError::Held(by) if by.host == host(2).id), "{error}");
+    assert_eq!(leases.holders().unwrap(), [two.claim.record]);
+
+    // A shared record that is made at the last moment is one of those that must go.
+    let found = leases.files.look().unwrap();
+    let ousted = others(&found, Use::Exclusive, host(3).id);
+    let three = leases.claim(&found, &host(3), Use::Exclusive, 400).unwrap().unwrap();
+    let late = Record::new(VM, Use::Shared, 2, &host(4), 400);
+    leases.files.put(&late, Put::Over).unwrap();
+    let taken = leases.confirm(three, ousted, true, 500).unwrap();
+    let hosts: Vec<_> = taken.ousted.iter().map(|record| record.host).collect();
+    assert_eq!(hosts, [host(2).id, host(4).id]);
+}
+
+#[test]
+fn a_claim_that_cannot_be_confirmed_is_given_back() {
+    let bench = Bench::new();
+    let leases = bench.leases();
+    leases.take(&host(1), Use::Shared, false, 100).unwrap();
+    let shared = leases.files.shared_path(host(1).id);
+    let found = leases.files.look().unwrap();
+    // Its own record of before cannot be removed.
+    std::fs::remove_file(&shared).unwrap();
+    std::fs::create_dir(&shared).unwrap();
+    leases.claim(&found, &host(1), Use::Exclusive, 200).unwrap_err();
+    std::fs::remove_dir(&shared).unwrap();
+    assert!(leases.holders().unwrap().is_empty());
+    // The second look fails.
+    let found = leases.files.look().unwrap();
+    let claim = leases.claim(&found, &host(1), Use::Exclusive, 300).unwrap().unwrap();
+    let bad = leases.files.shared_path(host(9).id);
+    std::fs::write(&bad, "rubbish").unwrap();
+    leases.confirm(claim, Vec::new(), false, 400).unwrap_err();
+    std::fs::remove_file(&bad).unwrap();
+    assert!(leases.holders().unwrap().is_empty());
+    leases.take(&host(2), Use::Exclusive, false, 500).unwrap();
+}

@@ -104,7 +104,7 @@ impl Host {
     }
 
     /// Looks again at datastores that could not be used, at processes that were left alone, for example because they did
-    /// not answer, and at homes that were unmounted lazily; one look at a time.
+    /// not answer, at homes that were unmounted lazily, and at those without their lease; one look at a time.
     pub(crate) fn look_again(self: &Arc<Self>) {
         let Ok(_looking) = self.looking.try_lock() else { return };
         self.look_for_missed();
@@ -112,6 +112,7 @@ impl Host {
             tracing::warn!("running VMs could not be looked for: {e}");
         }
         self.end_left_homes();
+        self.hold_missed();
     }
 
     /// Withdraws the warnings about a VM.

@@ -263,6 +263,36 @@ fn a_hostd_that_comes_back_stops_a_home_that_was_taken_meanwhile() {
 }
 
 #[test]
+fn a_lease_that_could_not_be_taken_up_is_tried_for_again() {
+    needs!(Root, Fuse);
+    let mut one = first();
+    mount(&one, &["--exclusive"]);
+    let epoch = |host: &Host| host.json(&["vm", "show", "web01"])["home_mount"]["epoch"].as_u64();
+    let spoil = |host: &mut Host| {
+        host.kill();
+        let record = fs::read(lease_file(host, 1)).unwrap();
+        fs::write(lease_file(host, 1), "rubbish").unwrap();
+        host.up();
+        assert!(is_mounted(host) && epoch(host).is_none());
+        record
+    };
+    let good = spoil(&mut one);
+    assert!(one.coffer(&["host", "status"]).ok().contains("cannot be taken up"));
+    fs::write(lease_file(&one, 1), &good).unwrap();
+    wait::until_true("the lease is taken up", || epoch(&one) == Some(1));
+
+    // It is taken before the host has it again.
+    let good = spoil(&mut one);
+    fs::write(lease_file(&one, 1), &good).unwrap();
+    hide_locks(&one);
+    let two = second(&one);
+    mount(&two, &["--force"]);
+    assert!(!is_mounted(&one) && is_mounted(&two));
+    let shown = one.json(&["vm", "show", "web01"]);
+    assert!(shown["home_problem"].as_str().unwrap().contains("taken over"), "{shown}");
+}
+
+#[test]
 fn a_busy_home_names_its_users_and_leaves_lazily() {
     needs!(Root, Fuse);
     let host = first();

@@ -40,27 +40,48 @@ pub(super) struct Found {
     pub(super) shared: Vec<Record>,
 }
 
+/// The exclusive lease that counts, as far as it can be read.
+#[derive(Debug)]
+pub(super) struct Newest {
+    pub(super) record: Option<Record>,
+    /// Of the files with a higher epoch none can be read; this is why not the highest.
+    pub(super) flaw: Option<SealError>,
+}
+
 impl Files {
     pub(super) fn look(&self) -> Result<Found, LeaseError> {
-        let mut epochs = Vec::new();
+        let names = self.names()?;
         let mut found = Found::default();
-        for name in self.names()? {
-            if let Some(host) = name.strip_prefix(SHARED).and_then(|id| id.parse().ok()) {
-                let path = self.shared_path(host);
-                found.shared.extend(self.read(&path)?);
-            } else if let Some(epoch) = name.strip_prefix(EXCLUSIVE).and_then(parse_epoch) {
-                epochs.push(epoch);
+        for host in names.iter().filter_map(|name| name.strip_prefix(SHARED)?.parse().ok()) {
+            found.shared.extend(self.read(&self.shared_path(host))?);
+        }
+        found.old = epochs(&names);
+        if let Some(last) = found.old.pop() {
+            (found.epoch, found.last) = (last, self.read_exclusive(last)?);
+        }
+        Ok(found)
+    }
+
+    /// The exclusive lease that counts for a host whose claim has the epoch `least`: of those from it on the highest that
+    /// can be read. A file that no host of the VM wrote must not hide the lease that another host took.
+    pub(super) fn newest(&self, least: u64) -> Result<Newest, LeaseError> {
+        let mut flaw = None;
+        let epochs = epochs(&self.names()?);
+        for epoch in epochs.into_iter().rev().take_while(|epoch| *epoch >= least) {
+            match self.read_exclusive(epoch) {
+                Ok(None) => {}
+                Ok(record) => return Ok(Newest { record, flaw }),
+                Err(e) => flaw = flaw.or(Some(e)),
             }
         }
-        epochs.sort_unstable();
-        if let Some(last) = epochs.pop() {
-            let path = self.exclusive_path(last);
-            found.epoch = last;
-            found.last = self.read(&path)?;
-            check_epoch(&path, found.last.as_ref(), last)?;
-        }
-        found.old = epochs;
-        Ok(found)
+        Ok(Newest { record: None, flaw })
+    }
+
+    fn read_exclusive(&self, epoch: u64) -> Result<Option<Record>, SealError> {
+        let path = self.exclusive_path(epoch);
+        let record = self.read(&path)?;
+        check_epoch(&path, record.as_ref(), epoch)?;
+        Ok(record)
     }
 
     pub(super) fn names(&self) -> Result<Vec<String>, LeaseError> {
@@ -114,7 +135,7 @@ impl Files {
 
     /// Removes exclusive leases below the epoch of `claim`, and what crashes have left of files of these and of its host.
     pub(super) fn clear(&self, claim: &Record) -> Result<(), LeaseError> {
-        for epoch in self.look()?.old.into_iter().filter(|epoch| *epoch < claim.epoch) {
+        for epoch in epochs(&self.names()?).into_iter().filter(|epoch| *epoch < claim.epoch) {
             self.remove(&self.exclusive_path(epoch))?;
         }
         for name in self.names()?.into_iter().filter(|name| left_behind(name, claim)) {
@@ -144,6 +165,14 @@ pub(super) fn is_name(name: &str) -> bool {
     name.strip_prefix(SHARED).is_some_and(|id| id.parse::<Uuid>().is_ok())
         || name.strip_prefix(EXCLUSIVE).and_then(parse_epoch).is_some()
         || is_temporary(name.as_ref())
+}
+
+/// The epochs that files have, ascending.
+fn epochs(names: &[String]) -> Vec<u64> {
+    let epochs = names.iter().filter_map(|name| parse_epoch(name.strip_prefix(EXCLUSIVE)?));
+    let mut epochs: Vec<u64> = epochs.collect();
+    epochs.sort_unstable();
+    epochs
 }
 
 /// The epoch in the name of a file, which has one spelling only.

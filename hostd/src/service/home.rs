@@ -7,7 +7,6 @@
 
 use super::lease::{Held, Kept};
 use super::{Process, Service};
-use crate::datastore::Datastore;
 use crate::fault::Fault;
 use crate::files;
 use crate::host::Host;
@@ -15,13 +14,14 @@ use crate::mounts;
 use crate::vm::{Inner, Opened, Vm, home_names};
 use cryptfs::lease::Leases;
 use cryptfs::safe::Safe;
-use crypto::{HomeKey, KeySheet, SheetKey};
+use crypto::{KeySheet, SheetKey};
 use hostd_api::error::ErrorCode;
 use hostd_api::link::{Request, ServeHome};
 use hostd_api::types::{HomeMode, HomeMount, HomeState, UmountVm};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Instant;
 
 /// Permissions of the mount point; the mounted home shows those of the VM's own folder.
 const MOUNT_POINT_MODE: u32 = 0o700;
@@ -33,8 +33,10 @@ pub struct Home {
     target: PathBuf,
     mode: HomeMode,
     stage: Stage,
-    /// Nothing on a datastore that cannot be written, and when the key could not be had at an adoption.
+    /// Nothing on a datastore that cannot be written, and as long as that of an adopted home cannot be taken up.
     lease: Option<Kept>,
+    /// When that was last tried.
+    unheld: Option<Instant>,
 }
 
 /// Where a home is between its mount and its end.
@@ -64,7 +66,27 @@ impl Home {
     pub(super) fn adopted(target: PathBuf, mode: HomeMode) -> Self {
         let device = mounts::device(&target).ok().flatten();
         let stage = if device.is_some() { Stage::Mounted } else { Stage::Leaving };
-        Self { target, mode, stage, lease: None }
+        Self { target, mode, stage, lease: None, unheld: Some(Instant::now()) }
+    }
+
+    /// Who else may use it.
+    pub(super) fn mode(&self) -> HomeMode {
+        self.mode
+    }
+
+    /// Since when nobody has tried to take its lease up, which it lacks.
+    pub(super) fn unheld(&self) -> Option<Instant> {
+        self.unheld
+    }
+
+    /// Notes that its lease could not be taken up at `when`.
+    pub(super) fn not_held(&mut self, when: Instant) {
+        self.unheld = Some(when);
+    }
+
+    /// Has it keep the lease that was taken up.
+    pub(super) fn hold(&mut self, lease: Kept) {
+        (self.lease, self.unheld) = (Some(lease), None);
     }
 
     /// Where it is mounted, while it is in the file tree.
@@ -116,17 +138,14 @@ impl Host {
         } else {
             None
         };
-        let home = Home { target, mode: wanted.mode, stage: Stage::Mounted, lease };
+        let home = Home { target, mode: wanted.mode, stage: Stage::Mounted, lease, unheld: None };
         match self.serve_home(vm, service, opened, &home) {
             Ok(()) => {
                 service.home = Some(home);
                 Ok(())
             }
             Err(e) => {
-                // A vmd that did not answer may serve it after all.
-                if !matches!(e, Fault::Link { .. }) || service.end_and_wait() {
-                    home.give_back();
-                }
+                give_back_after(&e, home, service);
                 Err(e)
             }
         }
@@ -151,7 +170,10 @@ impl Host {
             names,
         });
         if let Err(e) = vmd.call(&request, &[fuse.as_fd(), sheet.as_fd()]) {
-            mounts::detach(&home.target)?;
+            // The first fault tells what the vmd may have done.
+            if let Err(e) = mounts::detach(&home.target) {
+                tracing::warn!("{e}");
+            }
             return Err(e);
         }
         service.keep(lease);
@@ -187,8 +209,9 @@ impl Host {
             Ok(true) => return Ok(Some(home)),
             Ok(false) => home.give_back(),
             Err(e) => {
-                mounts::detach(&home.target)?;
-                home.give_back();
+                let detached = mounts::detach(&home.target);
+                give_back_after(&e, home, service);
+                detached?;
                 return Err(e);
             }
         }
@@ -217,33 +240,6 @@ impl Host {
             forget(vm, service);
         }
         Ok(())
-    }
-
-    /// Takes up the lease of an adopted home. Tells why it must be stopped, if another host has it.
-    pub(super) fn hold_again(
-        self: &Arc<Self>,
-        vm: &Arc<Vm>,
-        service: &mut Service,
-        key: &HomeKey,
-    ) -> Option<String> {
-        let home = service.home.as_mut()?;
-        if self.datastore_of(vm).and_then(Datastore::writable).is_err() {
-            return None;
-        }
-        let leases = Leases::new(&vm.folder, vm.id, key, self.keyring.arena());
-        let resumed = leases.map_err(Fault::from).and_then(|l| self.resume_lease(vm, l, home.mode));
-        match resumed {
-            Ok(lease) => home.lease = Some(lease),
-            Err(Fault::Refused(refusal)) if refusal.code == ErrorCode::InUse => {
-                return Some(refusal.message);
-            }
-            // Served on: nobody is known to have taken it.
-            Err(e) => self.warn(
-                Some(vm.name.as_str()),
-                format!("the lease of the home of VM {} cannot be taken up: {e}", vm.name),
-            ),
-        }
-        None
     }
 
     /// Ends homes that were unmounted lazily and whose users have ended since.
@@ -353,6 +349,14 @@ fn take_out(vm: &Vm, home: &Home, how: &UmountVm, failed: bool) -> Result<Stage,
     }
 }
 
+/// Gives the lease back of a home that could not be served, because of `fault`. A vmd that did not answer may serve it
+/// after all, so it is ended first.
+fn give_back_after(fault: &Fault, home: Home, service: &Service) {
+    if !matches!(fault, Fault::Link { .. }) || service.end_and_wait() {
+        home.give_back();
+    }
+}
+
 /// Has the vmd forget a home that is out of the file tree, and gives the lease back when it has. Else the home goes
 /// with the last of its users, or with the vmd.
 fn forget(vm: &Vm, service: &mut Service) {
@@ -371,3 +375,7 @@ fn forget(vm: &Vm, service: &mut Service) {
         home.give_back();
     }
 }
+
+#[cfg(test)]
+#[path = "home_tests.rs"]
+mod tests;

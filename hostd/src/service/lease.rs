@@ -178,7 +178,13 @@ impl Host {
 
     /// Takes the home of a VM and removes what that makes void. After a take-over by force it waits until the other
     /// host has stopped, or long enough.
-    fn claim(&self, vm: &Vm, leases: &Leases, how: Use, force: bool) -> Result<Claim, LeaseError> {
+    pub(super) fn claim(
+        &self,
+        vm: &Vm,
+        leases: &Leases,
+        how: Use,
+        force: bool,
+    ) -> Result<Claim, LeaseError> {
         let taken = leases.take(&self.holder(), how, force, now())?;
         self.await_ousted(vm, leases, &taken);
         if let Err(e) = leases.clear(&taken) {
@@ -188,7 +194,7 @@ impl Host {
     }
 
     /// This host, as leases name it.
-    fn holder(&self) -> Holder {
+    pub(super) fn holder(&self) -> Holder {
         let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
         Holder { id: self.state.host(), name }
     }
@@ -231,35 +237,11 @@ impl Host {
         }
     }
 
-    /// Takes up the lease of a home that an earlier hostd of this host has mounted.
+    /// Renews a lease from now on.
     ///
     /// # Errors
-    /// `in-use` when another host took it since; faults of the storage.
-    pub(super) fn resume_lease(
-        self: &Arc<Self>,
-        vm: &Arc<Vm>,
-        leases: Leases,
-        mode: HomeMode,
-    ) -> Result<Kept, Fault> {
-        let found =
-            leases.resume(&self.holder(), how(mode)).map_err(|e| fault(vm, e, Wish::Use))?;
-        let claim = match (found, mode) {
-            (Some(claim), _) => claim,
-            (None, HomeMode::Shared) => {
-                let taken = leases.take(&self.holder(), Use::Shared, false, now());
-                taken.map_err(|e| fault(vm, e, Wish::Use))?.claim
-            }
-            (None, HomeMode::Exclusive) => {
-                let by = leases.holders().map_err(|e| fault(vm, e, Wish::Use))?;
-                let text = lost(vm, by.first());
-                return Err(Fault::refused(ErrorCode::InUse, text, LOOK_THERE));
-            }
-        };
-        self.keep_lease(vm, leases, claim)
-    }
-
-    /// Renews a lease from now on.
-    fn keep_lease(
+    /// [`Fault::Io`] when there is no thread for it; it is given back then.
+    pub(super) fn keep_lease(
         self: &Arc<Self>,
         vm: &Arc<Vm>,
         leases: Leases,
@@ -303,7 +285,7 @@ impl Host {
 /// What to do about a home that another host took.
 const LOOK_THERE: &str = "use it there; to have it back, unmount it there first";
 
-fn how(mode: HomeMode) -> Use {
+pub(super) fn how(mode: HomeMode) -> Use {
     match mode {
         HomeMode::Exclusive => Use::Exclusive,
         HomeMode::Shared => Use::Shared,
@@ -319,7 +301,7 @@ fn described(record: &Record) -> String {
     format!("host {} ({}), {how} since {}", record.host_name, record.host, utc(record.since))
 }
 
-fn lost(vm: &Vm, by: Option<&Record>) -> String {
+pub(super) fn lost(vm: &Vm, by: Option<&Record>) -> String {
     let by =
         by.map_or_else(|| "its lease is gone".to_owned(), |by| format!("by {}", described(by)));
     format!("the home of VM {} was taken over, {by}", vm.name)
@@ -327,7 +309,7 @@ fn lost(vm: &Vm, by: Option<&Record>) -> String {
 
 /// What a home is wanted for.
 #[derive(Debug, Clone, Copy)]
-enum Wish {
+pub(super) enum Wish {
     Use,
     Deletion,
 }
@@ -347,7 +329,7 @@ impl Wish {
     }
 }
 
-fn fault(vm: &Vm, error: LeaseError, wish: Wish) -> Fault {
+pub(super) fn fault(vm: &Vm, error: LeaseError, wish: Wish) -> Fault {
     match error {
         LeaseError::Held(record) => Fault::refused(
             ErrorCode::InUse,

@@ -2,10 +2,11 @@
 //!
 //! Owns the processes, the runtime folder of each VM, its listening sockets and its mounts. Must not decide
 //! whether a VM may run; `vm` does. Flow: `start` makes folder, lock and process, `serve` hands disks to it and
-//! `home` the home, `lease` keeps other hosts from the home, `watch` starts it again when it dies, `adopt` finds those of an earlier hostd.
+//! `home` the home, `lease` keeps other hosts from the home (`hold` that of an adopted one), `watch` starts it again when it dies, `adopt` finds those of an earlier hostd.
 
 mod adopt;
 mod check;
+mod hold;
 mod home;
 pub(crate) mod lease;
 pub(crate) mod polling;
@@ -170,7 +171,7 @@ impl Service {
 
     /// Ends the vmd, and waits until it can write no more; its watcher starts another for what is still to be served.
     /// `false` when it is stuck in the kernel.
-    fn end_and_wait(&mut self) -> bool {
+    fn end_and_wait(&self) -> bool {
         match &self.process {
             Process::Up(vmd) => vmd.end(),
             Process::Restarting | Process::Failed => true,
