@@ -73,6 +73,17 @@ impl Held {
 }
 
 impl Kept {
+    /// A lease that was lost before it could be renewed again, and is kept to be yielded.
+    pub(super) fn lapsed(leases: Leases, claim: Claim) -> Self {
+        let epoch = (claim.how() == Use::Exclusive).then(|| claim.epoch());
+        let (alive, _) = channel();
+        Self {
+            held: Arc::new(Held { leases, claim: Mutex::new(Some(claim)) }),
+            epoch,
+            _alive: alive,
+        }
+    }
+
     /// Gives the lease back; other hosts may take it now.
     pub(super) fn release(&self) {
         self.held.end(|leases, claim| leases.release(claim, now()));
