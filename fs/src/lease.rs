@@ -260,6 +260,20 @@ impl Leases {
         }
     }
 
+    /// What an earlier run of the same host left as held, also where another host took the home since: for
+    /// [`Leases::yield_to`].
+    ///
+    /// # Errors
+    /// Faults of the storage.
+    pub fn left(&self, holder: &Holder, how: Use) -> Result<Option<Claim>, LeaseError> {
+        let found = match how {
+            Use::Exclusive => self.files.newest_of(holder.id)?,
+            Use::Shared => self.files.read(&self.files.shared_path(holder.id))?,
+        };
+        let held = found.filter(|r| r.host == holder.id && r.standing == Standing::Held);
+        Ok(held.map(|record| Claim { record }))
+    }
+
     /// The exclusive lease that counts, as far as it can be read.
     ///
     /// # Errors

@@ -393,3 +393,21 @@ fn a_claim_that_cannot_be_confirmed_is_given_back() {
     assert!(leases.holders().unwrap().is_empty());
     leases.take(&host(2), Use::Exclusive, false, 500).unwrap();
 }
+
+#[test]
+fn a_host_that_comes_back_tells_who_took_over_that_it_has_stopped() {
+    for how in [Use::Exclusive, Use::Shared] {
+        let bench = Bench::new();
+        let leases = bench.leases();
+        assert_eq!(leases.left(&host(1), how).unwrap(), None);
+        leases.take(&host(1), how, false, 100).unwrap();
+        let taken = leases.take(&host(2), Use::Exclusive, true, 200).unwrap();
+        std::fs::write(leases.files.exclusive_path(9), "rubbish").unwrap();
+        assert_eq!(leases.resume(&host(1), how).unwrap(), None);
+        let left = leases.left(&host(1), how).unwrap().unwrap();
+        leases.yield_to(&left, 300).unwrap();
+        assert!(leases.has_left(&taken.ousted[0]).unwrap());
+        assert_eq!(leases.left(&host(1), how).unwrap(), None);
+        assert_eq!(leases.left(&host(3), how).unwrap(), None);
+    }
+}

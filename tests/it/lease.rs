@@ -288,6 +288,7 @@ fn a_lease_that_could_not_be_taken_up_is_tried_for_again() {
     let two = second(&one);
     mount(&two, &["--force"]);
     assert!(!is_mounted(&one) && is_mounted(&two));
+    assert!(!two.coffer(&["host", "status"]).ok().contains("did not say"));
     let shown = one.json(&["vm", "show", "web01"]);
     assert!(shown["home_problem"].as_str().unwrap().contains("taken over"), "{shown}");
 }

@@ -77,6 +77,13 @@ impl Files {
         Ok(Newest { record: None, flaw })
     }
 
+    /// The newest exclusive lease of a host, of those that can be read.
+    pub(super) fn newest_of(&self, host: Uuid) -> Result<Option<Record>, LeaseError> {
+        let epochs = epochs(&self.names()?).into_iter().rev();
+        let mut records = epochs.filter_map(|epoch| self.read_exclusive(epoch).ok().flatten());
+        Ok(records.find(|record| record.host == host))
+    }
+
     fn read_exclusive(&self, epoch: u64) -> Result<Option<Record>, SealError> {
         let path = self.exclusive_path(epoch);
         let record = self.read(&path)?;

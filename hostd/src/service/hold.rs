@@ -10,7 +10,7 @@ use super::lease::{Kept, Wish, fault, how, lost};
 use crate::fault::Fault;
 use crate::host::Host;
 use crate::vm::{Inner, Vm};
-use cryptfs::lease::{LeaseError, Leases};
+use cryptfs::lease::{LeaseError, Leases, Record};
 use crypto::HomeKey;
 use hostd_api::types::HomeMode;
 use std::sync::Arc;
@@ -24,8 +24,8 @@ const LOOK_TIME: Duration = Duration::from_secs(2);
 enum Resumed {
     /// It is renewed again.
     Kept(Kept),
-    /// Another host has the home, as this says.
-    Lost(String),
+    /// Another host has the home, as this says; with what this one must yield when it has stopped.
+    Lost(String, Option<Kept>),
 }
 
 impl Host {
@@ -45,7 +45,12 @@ impl Host {
             leases.map_err(Fault::from).and_then(|l| self.resume_lease(vm, l, home.mode()));
         match resumed {
             Ok(Resumed::Kept(lease)) => home.hold(lease),
-            Ok(Resumed::Lost(why)) => return Some(why),
+            Ok(Resumed::Lost(why, left)) => {
+                if let Some(left) = left {
+                    home.hold(left);
+                }
+                return Some(why);
+            }
             // Served on, and tried again: nobody is known to have taken it.
             Err(e) => self.warn(
                 Some(vm.name.as_str()),
@@ -87,11 +92,11 @@ impl Host {
         let Some(service) = inner.service.as_mut() else { return };
         let lost = self.hold_again(vm, service, &opened.key);
         service.keep(opened.lease);
-        if service.home.as_ref().is_some_and(|home| home.unheld().is_none()) {
-            tracing::info!("the lease of the home of VM {} was taken up", vm.name);
-        }
+        let held = service.home.as_ref().is_some_and(|home| home.unheld().is_none());
         if let Some(why) = lost {
             self.stop_lost(vm, inner, &why);
+        } else if held {
+            tracing::info!("the lease of the home of VM {} was taken up", vm.name);
         }
     }
 
@@ -112,14 +117,27 @@ impl Host {
             (Some(claim), _) => claim,
             (None, HomeMode::Shared) => match self.claim(vm, &leases, how(mode), false) {
                 Ok(claim) => claim,
-                Err(LeaseError::Held(by)) => return Ok(Resumed::Lost(lost(vm, Some(&by)))),
+                Err(LeaseError::Held(by)) => {
+                    return Ok(self.lost_before(vm, leases, mode, Some(&by)));
+                }
                 Err(e) => return Err(failed(e)),
             },
             (None, HomeMode::Exclusive) => {
                 let by = leases.last().map_err(failed)?;
-                return Ok(Resumed::Lost(lost(vm, by.as_ref())));
+                return Ok(self.lost_before(vm, leases, mode, by.as_ref()));
             }
         };
         self.keep_lease(vm, leases, claim).map(Resumed::Kept)
+    }
+    /// A lease that another host took before this one looked. Without the own record that one waits as for a dead host.
+    fn lost_before(&self, vm: &Vm, leases: Leases, mode: HomeMode, by: Option<&Record>) -> Resumed {
+        let left = leases.left(&self.holder(), how(mode)).unwrap_or_else(|e| {
+            tracing::warn!(
+                "nobody tells who took the home of VM {} that it has stopped: {e}",
+                vm.name
+            );
+            None
+        });
+        Resumed::Lost(lost(vm, by), left.map(|claim| Kept::lapsed(leases, claim)))
     }
 }

@@ -8,9 +8,8 @@
 use crate::fault::Fault;
 use crate::host::Host;
 use crate::keys::now;
-use crate::vm::{Opened, Vm};
+use crate::vm::Vm;
 use cryptfs::lease::{Claim, Holder, LeaseError, Leases, Record, Renewal, Taken, Use};
-use cryptfs::safe::Safe;
 use hostd_api::error::ErrorCode;
 use hostd_api::types::HomeMode;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -74,6 +73,17 @@ impl Held {
 }
 
 impl Kept {
+    /// A lease that was lost before it could be renewed again, and is kept to be yielded.
+    pub(super) fn lapsed(leases: Leases, claim: Claim) -> Self {
+        let epoch = (claim.how() == Use::Exclusive).then(|| claim.epoch());
+        let (alive, _) = channel();
+        Self {
+            held: Arc::new(Held { leases, claim: Mutex::new(Some(claim)) }),
+            epoch,
+            _alive: alive,
+        }
+    }
+
     /// Gives the lease back; other hosts may take it now.
     pub(super) fn release(&self) {
         self.held.end(|leases, claim| leases.release(claim, now()));
@@ -110,72 +120,7 @@ impl Kept {
     }
 }
 
-/// The right to check or delete a home; given back when this is dropped.
-#[derive(Debug)]
-pub(crate) struct Claimed {
-    leases: Leases,
-    claim: Option<Claim>,
-}
-
-impl Claimed {
-    /// Nothing is given back: the records are to go with the home.
-    pub(crate) fn abandon(mut self) {
-        self.claim = None;
-    }
-}
-
-impl Drop for Claimed {
-    fn drop(&mut self) {
-        if let Some(claim) = &self.claim
-            && let Err(e) = self.leases.release(claim, now())
-        {
-            tracing::warn!("other hosts still find the home held: {e}");
-        }
-    }
-}
-
 impl Host {
-    /// Makes sure that no other host changes the home during a check; for a repair none can begin to, either.
-    ///
-    /// # Errors
-    /// `in-use` with who holds it, since when, and what to do; faults of the storage.
-    pub(crate) fn claim_for_check(
-        &self,
-        vm: &Vm,
-        safe: &Opened<Safe>,
-        repair: bool,
-    ) -> Result<Claimed, Fault> {
-        let leases = Leases::new(&vm.folder, vm.id, &safe.key, self.keyring.arena())?;
-        if repair {
-            let taken = self.claim(vm, &leases, Use::Exclusive, false);
-            let claim = taken.map_err(|e| fault(vm, e, Wish::Use))?;
-            return Ok(Claimed { leases, claim: Some(claim) });
-        }
-        let own = self.holder().id;
-        let holders = leases.holders().map_err(|e| fault(vm, e, Wish::Use))?;
-        match holders.into_iter().find(|record| record.host != own) {
-            Some(other) => Err(fault(vm, LeaseError::Held(Box::new(other)), Wish::Use)),
-            None => Ok(Claimed { leases, claim: None }),
-        }
-    }
-
-    /// Makes sure that no other host uses the home, or begins to, before it is deleted. By force it is taken from
-    /// another host, which is given time to stop.
-    ///
-    /// # Errors
-    /// `in-use` with who holds it, since when, and what to do; faults of the storage.
-    pub(crate) fn claim_for_deletion(
-        &self,
-        vm: &Vm,
-        safe: &Opened<Safe>,
-        force: bool,
-    ) -> Result<Claimed, Fault> {
-        let leases = Leases::new(&vm.folder, vm.id, &safe.key, self.keyring.arena())?;
-        let taken = self.claim(vm, &leases, Use::Exclusive, force);
-        let claim = taken.map_err(|e| fault(vm, e, Wish::Deletion))?;
-        Ok(Claimed { leases, claim: Some(claim) })
-    }
-
     /// Takes the home of a VM and removes what that makes void. After a take-over by force it waits until the other
     /// host has stopped, or long enough.
     pub(super) fn claim(
@@ -237,15 +182,31 @@ impl Host {
         }
     }
 
-    /// Renews a lease from now on.
+    /// Renews the lease of a mounted home from now on.
     ///
     /// # Errors
-    /// [`Fault::Io`] when there is no thread for it; it is given back then.
+    /// Those of [`Host::keep`].
     pub(super) fn keep_lease(
         self: &Arc<Self>,
         vm: &Arc<Vm>,
         leases: Leases,
         claim: Claim,
+    ) -> Result<Kept, Fault> {
+        let (host, vm_copy) = (Arc::clone(self), Arc::clone(vm));
+        let stop = move |held: &Arc<Held>, why: &str| host.fence(&vm_copy, held, why);
+        self.keep(vm, leases, claim, stop)
+    }
+
+    /// Renews a lease from now on; `lost` is called with the reason when another host took it.
+    ///
+    /// # Errors
+    /// [`Fault::Io`] when there is no thread for it; it is given back then.
+    pub(super) fn keep(
+        self: &Arc<Self>,
+        vm: &Arc<Vm>,
+        leases: Leases,
+        claim: Claim,
+        lost: impl FnOnce(&Arc<Held>, &str) + Send + 'static,
     ) -> Result<Kept, Fault> {
         let epoch = (claim.how() == Use::Exclusive).then(|| claim.epoch());
         let held = Arc::new(Held { leases, claim: Mutex::new(Some(claim)) });
@@ -254,7 +215,12 @@ impl Host {
         let name = format!("lease-{}", vm.name);
         let thread = std::thread::Builder::new().name(name).stack_size(STACK);
         let kept = Kept { held, epoch, _alive: alive };
-        match thread.spawn(move || host.renew(&vm_copy, &copy, &ended)) {
+        let renew = move || {
+            if let Some(why) = host.renew(&vm_copy, &copy, &ended) {
+                lost(&copy, &why);
+            }
+        };
+        match thread.spawn(renew) {
             Ok(_) => Ok(kept),
             Err(e) => {
                 kept.release();
@@ -263,22 +229,20 @@ impl Host {
         }
     }
 
-    fn renew(self: &Arc<Self>, vm: &Arc<Vm>, held: &Arc<Held>, ended: &Receiver<()>) {
+    /// Renews until the lease is over, or lost: then it tells who has it.
+    fn renew(&self, vm: &Vm, held: &Held, ended: &Receiver<()>) -> Option<String> {
         while let Err(RecvTimeoutError::Timeout) = ended.recv_timeout(RENEW_EVERY) {
-            match held.renew() {
-                Some(Ok(Renewal::Stands)) => {}
-                Some(Ok(Renewal::Lost(by))) => {
-                    self.fence(vm, held, &lost(vm, by.as_deref()));
-                    return;
-                }
+            match held.renew()? {
+                Ok(Renewal::Stands) => {}
+                Ok(Renewal::Lost(by)) => return Some(lost(vm, by.as_deref())),
                 // The home is served on: nobody has taken it as far as is known, and its own I/O fails as well.
-                Some(Err(e)) => self.warn(
+                Err(e) => self.warn(
                     Some(vm.name.as_str()),
                     format!("the lease of the home of VM {} cannot be renewed: {e}", vm.name),
                 ),
-                None => return,
             }
         }
+        None
     }
 }
 

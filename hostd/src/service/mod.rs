@@ -6,9 +6,10 @@
 
 mod adopt;
 mod check;
+pub(crate) mod claim;
 mod hold;
 mod home;
-pub(crate) mod lease;
+mod lease;
 pub(crate) mod polling;
 mod serve;
 mod spawner;

@@ -10,7 +10,7 @@ use super::{Inner, Opened, Vm};
 use crate::asker::Asker;
 use crate::fault::Fault;
 use crate::host::Host;
-use crate::service::lease::Claimed;
+use crate::service::claim::Claimed;
 use cryptfs::descriptor::{Descriptor, State};
 use cryptfs::folder::payload_name;
 use cryptfs::fsck::{
@@ -86,11 +86,16 @@ impl Host {
         let why_end = || why_end(&vm, asker);
         let mut found = Collected::default();
         let safe = self.check_files(&vm, &mut inner, how.repair, &why_end, &mut found)?;
-        if let Some((safe, _claim)) = safe
+        if let Some((safe, claim)) = safe
             && vm.folder.home().symlink_metadata().is_ok_and(|home| home.is_dir())
         {
             let service = self.running(&vm, &mut inner)?;
+            let why_end = || claim.why_end().or_else(why_end);
             let outcome = self.check_home(&vm, service, safe, how.repair, &why_end, &mut found);
+            if claim.why_end().is_some() {
+                // The other host waits, and nothing more may be written.
+                service.end_process();
+            }
             self.stop_if_idle(&mut inner);
             outcome?;
         }
@@ -100,8 +105,8 @@ impl Host {
 
     /// Everything but the home. Returns the safe, if it opens, and the right to check what it opens.
     fn check_files(
-        &self,
-        vm: &Vm,
+        self: &Arc<Self>,
+        vm: &Arc<Vm>,
         inner: &mut Inner,
         repair: bool,
         why_end: WhyEnd<'_>,

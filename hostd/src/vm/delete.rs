@@ -8,7 +8,7 @@ use super::{Access, Inner, Vm};
 use crate::fault::Fault;
 use crate::files;
 use crate::host::Host;
-use crate::service::lease::Claimed;
+use crate::service::claim::Claimed;
 use hostd_api::error::ErrorCode;
 use hostd_api::types::{Force, VmInfo};
 use std::io::ErrorKind;
