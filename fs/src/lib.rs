@@ -15,6 +15,7 @@ pub mod fsck;
 pub mod home;
 pub mod lease;
 pub mod name;
+pub mod quota;
 pub mod safe;
 pub mod seal;
 pub mod volume;

@@ -11,7 +11,7 @@ mod wrap;
 
 pub use error::{Flaw, SealError};
 pub use store::clean;
-pub(crate) use store::is_temporary;
+pub(crate) use store::{is_temporary, names};
 pub use wrap::{Wrap, WrapAlg};
 
 use crypto::{Arena, DataKey, Kek, KeyId, MacKey, MacSource, OpenError};

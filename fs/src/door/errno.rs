@@ -1,12 +1,14 @@
 //! The one place where a fault of the home becomes an error number.
 //!
 //! Owns the table, and the log: the kernel gets a number, so the full error is logged here, once, unless it is
-//! what programs cause and expect every day.
+//! what programs cause and expect every day, or there are too many: a user can cause them as fast as it can ask.
 
 use crate::home::HomeError;
+use crate::quota::LogQuota;
 use crypto::{KeyError, XtsError};
 use rustix::io::Errno;
 use std::io;
+use std::time::Instant;
 
 /// Answer to an access check. Without `default_permissions` nothing would check permissions: refuse all.
 pub(super) const NO_ACCESS_CHECK: Errno = Errno::ACCESS;
@@ -42,22 +44,30 @@ impl From<HomeError> for Refusal {
 }
 
 impl Refusal {
-    /// The number for it; see [`refuse`].
-    pub(super) fn errno(&self, operation: &'static str) -> Errno {
+    /// The number for it; see [`Faults::refuse`].
+    pub(super) fn errno(&self, operation: &'static str, faults: &Faults) -> Errno {
         match self {
-            Refusal::Fault(error) => refuse(operation, error),
+            Refusal::Fault(error) => faults.refuse(operation, error),
             Refusal::Always(errno) => *errno,
         }
     }
 }
 
-/// The number for an error of `operation`, which is logged if it is nobody's everyday business.
-pub(super) fn refuse(operation: &'static str, error: &HomeError) -> Errno {
-    let errno = errno_of(error);
-    if !routine(error, errno) {
-        tracing::error!(operation, errno = errno.raw_os_error(), "{error}");
+/// The log of the faults of one mount.
+#[derive(Debug, Default)]
+pub(super) struct Faults(LogQuota);
+
+impl Faults {
+    /// The number for an error of `operation`, which is logged if it is nobody's everyday business.
+    pub(super) fn refuse(&self, operation: &'static str, error: &HomeError) -> Errno {
+        let errno = errno_of(error);
+        if !routine(error, errno)
+            && let Some(left_out) = self.0.admit(Instant::now())
+        {
+            tracing::error!(operation, errno = errno.raw_os_error(), left_out, "{error}");
+        }
+        errno
     }
-    errno
 }
 
 fn errno_of(error: &HomeError) -> Errno {
@@ -128,6 +138,8 @@ fn routine(error: &HomeError, errno: Errno) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::Seek;
+    use std::sync::Arc;
 
     fn io(code: i32) -> HomeError {
         HomeError::Io { doing: "test", source: io::Error::from_raw_os_error(code) }
@@ -160,5 +172,20 @@ mod tests {
         assert_eq!(errno_of(&strays), Errno::NOTEMPTY);
         assert!(!routine(&strays, Errno::NOTEMPTY));
         assert!(routine(&io(39), Errno::NOTEMPTY));
+    }
+
+    #[test]
+    fn a_flood_of_faults_is_answered_but_not_logged() {
+        let mut log = Arc::new(tempfile::tempfile().unwrap());
+        let subscriber =
+            tracing_subscriber::fmt().with_ansi(false).with_writer(Arc::clone(&log)).finish();
+        tracing::subscriber::with_default(subscriber, || {
+            let faults = Faults::default();
+            for _ in 0..1000 {
+                assert_eq!(faults.refuse("read", &io(5)), Errno::IO);
+            }
+        });
+        log.rewind().unwrap();
+        assert_eq!(std::io::read_to_string(&mut log).unwrap().lines().count(), 20);
     }
 }

@@ -5,7 +5,7 @@
 //! that takes threads that serve the writes, so none of them may wait for it. Flow: the operations hand over the search
 //! and its reply, this thread has the pages dropped, searches, and answers.
 
-use super::errno::refuse;
+use super::errno::Faults;
 use super::protocol::{Answer, Reply};
 use super::requests::search;
 use crate::home::{HomeError, OpenFile};
@@ -37,26 +37,33 @@ struct Waiting {
 }
 
 /// Where searches are handed over.
-pub(super) struct Searches(SyncSender<Waiting>);
+pub(super) struct Searches {
+    sender: SyncSender<Waiting>,
+    faults: Arc<Faults>,
+}
 
 /// The other end, until the thread starts.
-pub(super) struct Queue(Receiver<Waiting>);
+pub(super) struct Queue {
+    receiver: Receiver<Waiting>,
+    faults: Arc<Faults>,
+}
 
 /// A queue and its two ends.
-pub(super) fn queue() -> (Searches, Queue) {
+pub(super) fn queue(faults: &Arc<Faults>) -> (Searches, Queue) {
     let (sender, receiver) = sync_channel(MOST);
-    (Searches(sender), Queue(receiver))
+    let ours = Searches { sender, faults: Arc::clone(faults) };
+    (ours, Queue { receiver, faults: Arc::clone(faults) })
 }
 
 impl Searches {
     /// Hands a search over. It never waits: the thread needs those who serve.
     pub(super) fn hand_over(&self, search: Search, reply: impl Reply) {
         let answer = Box::new(move |answer: Result<Answer<'_>, Errno>| reply.send(answer));
-        if let Err(error) = self.0.try_send(Waiting { search, answer }) {
+        if let Err(error) = self.sender.try_send(Waiting { search, answer }) {
             let limit = HomeError::Limit { what: "searches for holes", limit: MOST };
             let (std::sync::mpsc::TrySendError::Full(waiting)
             | std::sync::mpsc::TrySendError::Disconnected(waiting)) = error;
-            (waiting.answer)(Err(refuse("lseek", &limit)));
+            (waiting.answer)(Err(self.faults.refuse("lseek", &limit)));
         }
     }
 }
@@ -65,9 +72,10 @@ impl Queue {
     /// Starts the thread; it ends when the other end is gone.
     pub(super) fn start(self, notifier: Notifier) -> io::Result<JoinHandle<()>> {
         Builder::new().name("home-holes".into()).spawn(move || {
-            for waiting in self.0 {
+            for waiting in self.receiver {
                 let found = after_writes(&waiting.search, &notifier);
-                let found = found.map(Answer::Offset).map_err(|error| refuse("lseek", &error));
+                let found =
+                    found.map(Answer::Offset).map_err(|error| self.faults.refuse("lseek", &error));
                 (waiting.answer)(found);
             }
         })

@@ -18,6 +18,7 @@ mod shed;
 pub use self::fuser::negotiate;
 use crate::home::Home;
 use ::fuser::{Config, Session, SessionACL};
+use errno::Faults;
 use operations::Door;
 pub use settings::{Caching, Settings};
 use std::io;
@@ -51,8 +52,10 @@ pub fn serve(home: Home, fuse: OwnedFd, settings: Settings) -> io::Result<HomeSe
     config.n_threads = Some(settings.threads.clamp(1, MAX_THREADS));
     config.clone_fd = true;
     let nodes = home.nodes();
-    let (searches, queue) = (settings.caching == Caching::Exclusive).then(holes::queue).unzip();
-    let door = Door::new(home, settings.caching, searches);
+    let faults = Arc::new(Faults::default());
+    let (searches, queue) =
+        (settings.caching == Caching::Exclusive).then(|| holes::queue(&faults)).unzip();
+    let door = Door::new(home, settings.caching, searches, faults);
     let session = Session::from_fd(door, fuse, SessionACL::All, config)?;
     let searcher = queue.map(|queue| queue.start(session.notifier())).transpose()?;
     let shedder = shed::start(Arc::clone(&nodes), session.notifier())?;

@@ -3,7 +3,7 @@
 //! Owns the dispatch and what the kernel has open; what a request means is in `requests` and in the home. Must not
 //! know the transport.
 
-use super::errno::{ALWAYS_READY, NO_ACCESS_CHECK, NO_IOCTL, NOTHING_AT_CLOSE, Refusal, refuse};
+use super::errno::{ALWAYS_READY, Faults, NO_ACCESS_CHECK, NO_IOCTL, NOTHING_AT_CLOSE, Refusal};
 use super::handles::Handles;
 use super::holes::{Search, Searches};
 use super::protocol::{
@@ -15,6 +15,7 @@ use crate::home::{Caller, Folder, Handle, Home, HomeError};
 use rustix::io::Errno;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
+use std::sync::Arc;
 
 /// A home and what the kernel has open of it.
 pub(super) struct Door {
@@ -26,10 +27,16 @@ pub(super) struct Door {
     searches: Option<Searches>,
     /// Direct I/O goes past the kernel's cache. Where the kernel cannot keep both in step, it does not.
     pub(super) bypasses: bool,
+    pub(super) faults: Arc<Faults>,
 }
 
 impl Door {
-    pub(super) fn new(home: Home, caching: Caching, searches: Option<Searches>) -> Door {
+    pub(super) fn new(
+        home: Home,
+        caching: Caching,
+        searches: Option<Searches>,
+        faults: Arc<Faults>,
+    ) -> Door {
         Door {
             home,
             files: Handles::new(),
@@ -37,6 +44,7 @@ impl Door {
             caching,
             searches,
             bypasses: false,
+            faults,
         }
     }
 
@@ -46,17 +54,17 @@ impl Door {
         tracing::trace!(operation = label, node = id, "request");
         match &request.operation {
             Operation::Name(name, asked) => {
-                finish(label, self.on_name(id, name, asked, caller), reply);
+                self.finish(label, self.on_name(id, name, asked, caller), reply);
             }
             Operation::Node(OnNode::ReadLink) => {
                 let target = self.home.read_link(id);
                 let data = target.as_ref().map(|target| Answer::Data(target.as_bytes()));
                 match data {
                     Ok(data) => reply.send(Ok(data)),
-                    Err(error) => reply.send(Err(refuse(label, error))),
+                    Err(error) => reply.send(Err(self.faults.refuse(label, error))),
                 }
             }
-            Operation::Node(asked) => finish(label, self.on_node(id, asked, caller), reply),
+            Operation::Node(asked) => self.finish(label, self.on_node(id, asked, caller), reply),
             Operation::Xattr(asked) => self.on_xattr(id, asked, caller, reply),
             Operation::File(handle, OnFile::Read { at, len }) => {
                 self.read_file(*handle, *at, *len, reply);
@@ -65,7 +73,7 @@ impl Door {
                 self.seek(id, *handle, (*at, *whence), reply);
             }
             Operation::File(handle, asked) => {
-                finish(label, self.on_file(*handle, asked, caller), reply);
+                self.finish(label, self.on_file(*handle, asked, caller), reply);
             }
             Operation::Folder(handle, asked) => self.on_folder(label, id, *handle, asked, reply),
         }
@@ -160,25 +168,29 @@ impl Door {
         match *asked {
             OnXattr::Set { name, value, flags } => {
                 let done = home.set_xattr(id, name, value, flags, caller);
-                finish("setxattr", done.map(|()| Answer::Done).map_err(Refusal::from), reply);
+                self.finish("setxattr", done.map(|()| Answer::Done).map_err(Refusal::from), reply);
             }
             OnXattr::Get { name, room: 0 } => {
                 let len = home.xattr_len(id, name).map_err(Refusal::from);
-                finish("getxattr", len.map(|len| Answer::Length(small(len))), reply);
+                self.finish("getxattr", len.map(|len| Answer::Length(small(len))), reply);
             }
             OnXattr::Get { name, room } => {
                 let mut reply = Some(reply);
                 let got = home.xattr(id, name, |value| fitting(&mut reply, value, room));
-                fail("getxattr", got, reply);
+                self.fail("getxattr", got, reply);
             }
             OnXattr::List { room } => {
                 let mut reply = Some(reply);
                 let got = home.list_xattrs(id, caller, |names| fitting(&mut reply, names, room));
-                fail("listxattr", got, reply);
+                self.fail("listxattr", got, reply);
             }
             OnXattr::Remove { name } => {
                 let done = home.remove_xattr(id, name);
-                finish("removexattr", done.map(|()| Answer::Done).map_err(Refusal::from), reply);
+                self.finish(
+                    "removexattr",
+                    done.map(|()| Answer::Done).map_err(Refusal::from),
+                    reply,
+                );
             }
         }
     }
@@ -194,7 +206,7 @@ impl Door {
                 }
             })
         });
-        fail("read", done, reply);
+        self.fail("read", done, reply);
     }
 
     fn seek(&self, id: u64, handle: u64, (at, whence): (i64, i32), reply: impl Reply) {
@@ -210,7 +222,7 @@ impl Door {
             }
             (asked, _) => {
                 let found = asked.and_then(|asked| search(&asked.open, asked.at, asked.whence));
-                finish("lseek", found.map(Answer::Offset).map_err(Refusal::from), reply);
+                self.finish("lseek", found.map(Answer::Offset).map_err(Refusal::from), reply);
             }
         }
     }
@@ -238,7 +250,29 @@ impl Door {
                 self.folders.get(handle).and_then(|folder| folder.sync()).map(|()| Answer::Done)
             }
         };
-        finish(label, done.map_err(Refusal::from), reply);
+        self.finish(label, done.map_err(Refusal::from), reply);
+    }
+
+    /// Answers, and logs what is no everyday fault.
+    fn finish(
+        &self,
+        operation: &'static str,
+        done: Result<Answer<'_>, Refusal>,
+        reply: impl Reply,
+    ) {
+        reply.send(done.map_err(|refusal| refusal.errno(operation, &self.faults)));
+    }
+
+    /// Answers an error where nothing was answered yet.
+    fn fail<T>(
+        &self,
+        operation: &'static str,
+        done: Result<T, HomeError>,
+        reply: Option<impl Reply>,
+    ) {
+        if let (Err(error), Some(reply)) = (done, reply) {
+            reply.send(Err(self.faults.refuse(operation, &error)));
+        }
     }
 }
 
@@ -257,18 +291,6 @@ fn fitting(reply: &mut Option<impl Reply>, bytes: &[u8], room: u32) {
 
 fn small(len: usize) -> u32 {
     u32::try_from(len).unwrap_or(u32::MAX)
-}
-
-/// Answers, and logs what is no everyday fault.
-fn finish(operation: &'static str, done: Result<Answer<'_>, Refusal>, reply: impl Reply) {
-    reply.send(done.map_err(|refusal| refusal.errno(operation)));
-}
-
-/// Answers an error where nothing was answered yet.
-fn fail<T>(operation: &'static str, done: Result<T, HomeError>, reply: Option<impl Reply>) {
-    if let (Err(error), Some(reply)) = (done, reply) {
-        reply.send(Err(Refusal::from(error).errno(operation)));
-    }
 }
 
 #[cfg(test)]

@@ -70,7 +70,7 @@ impl Test {
         let key = HomeKey::generate(&arena).unwrap();
         let dir = OwnedFd::from(std::fs::File::open(folder.path()).unwrap());
         let home = Home::open(dir, key, Uuid::from_u128(7), Names::Plain, arena).unwrap();
-        Test { door: Door::new(home, caching, None), _folder: folder }
+        Test { door: Door::new(home, caching, None, Arc::default()), _folder: folder }
     }
 
     fn ask(&self, node: u64, operation: Operation<'_>) -> Said {

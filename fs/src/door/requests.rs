@@ -2,7 +2,7 @@
 //!
 //! Owns the decisions; `operations` only hands requests on. Every function returns the home's own error.
 
-use super::errno::{LOOK_AGAIN, Refusal, refuse};
+use super::errno::{LOOK_AGAIN, Refusal};
 use super::operations::Door;
 use super::protocol::{Answer, Cache, Entry, NewAttributes, Opened, Reply, Write};
 use super::settings::Caching;
@@ -197,7 +197,7 @@ impl Door {
                 Err(error) if error.is_not_found() => return Ok(false),
                 // The name exists: it must not end the listing, nor be missing from it.
                 Err(error) => {
-                    refuse("readdirplus", &error);
+                    self.faults.refuse("readdirplus", &error);
                     let full = reply.add(&entry(&listed, listed.kind, None));
                     if !full {
                         self.home.expect_forget(listed.inode);

@@ -5,12 +5,14 @@
 
 use super::{Finding, Grade, Mend, Report, shown_path};
 use crate::folder::{DESCRIPTOR_SUFFIX, PAYLOAD_SUFFIX, VmFolder, disk_of};
-use crate::seal::is_temporary;
-use rustix::fs::{Mode, OFlags, SeekFrom};
+use crate::seal::{is_temporary, names};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, SeekFrom};
 use rustix::io::Errno;
 use std::collections::BTreeSet;
-use std::fs::{DirEntry, File, FileType};
+use std::ffi::OsStr;
+use std::fs::File;
 use std::io;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -19,7 +21,10 @@ use std::path::Path;
 const UNFINISHED: &str = ".data.recover";
 
 /// A name in the VM folder that must be there, and whether it is a folder.
-const PARTS: [(&str, bool); 3] = [("vm.safe", false), ("home", true), ("disks", true)];
+const PARTS: [(&str, bool); 3] = [("vm.safe", false), ("home", true), (DISKS, true)];
+
+/// Folder of the disks.
+const DISKS: &str = "disks";
 
 /// Held by flock; its content means nothing.
 const LOCK: &str = ".lock";
@@ -37,19 +42,19 @@ pub struct Claims {
 }
 
 impl Claims {
-    /// Whether the payload of this name is what is left of a disk that was never made: no descriptor names it, and it
-    /// has never held a byte.
+    /// Whether the payload of this name in the folder of disks is what is left of a disk that was never made: no
+    /// descriptor names it, and it has never held a byte.
     #[must_use]
-    pub fn is_remains(&self, disks: &Path, name: &str) -> bool {
-        self.complete && !self.payloads.contains(name) && holds_nothing(&disks.join(name))
+    pub fn is_remains(&self, disks: impl AsFd, name: &str) -> bool {
+        self.complete && !self.payloads.contains(name) && holds_nothing(disks, name)
     }
 }
 
 /// Whether a plain file has no data at all. Storage that cannot tell holes from data says that there is some
 /// (lseek(2), `SEEK_DATA`).
-fn holds_nothing(path: &Path) -> bool {
+fn holds_nothing(folder: impl AsFd, name: &str) -> bool {
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
-    let Ok(file) = rustix::fs::open(path, flags, Mode::empty()).map(File::from) else {
+    let Ok(file) = rustix::fs::openat(folder, name, flags, Mode::empty()).map(File::from) else {
         return false;
     };
     let empty = file.metadata().is_ok_and(|meta| meta.is_file() && meta.blocks() == 0);
@@ -70,39 +75,38 @@ pub fn check_folder(
     for (name, is_folder) in PARTS {
         check_part(folder.path(), name, is_folder, report)?;
     }
-    let mut top = Place { folder: folder.path().to_owned(), shown: "", repair, report };
-    top.each(|place, entry, name| match name {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let mut top = match rustix::fs::open(folder.path(), flags, Mode::empty()) {
+        Ok(folder) => Place { folder, shown: "", repair, report },
+        Err(error) => return unreadable("", &error.into(), report),
+    };
+    top.each(|place, name| match name {
         LOCK => Ok(()),
-        LEASES if is_real_folder(&entry.path()) => Ok(()),
+        LEASES if place.kind(name) == Some(FileType::Directory) => Ok(()),
         LEASES => {
             let mend = Mend::not(
                 "remove it, if no host has the home mounted; the next mount makes a new one",
             );
-            place.found(entry, Grade::Damaged, "it is not a folder", mend)
+            place.found(name, Grade::Damaged, "it is not a folder", mend)
         }
         _ if PARTS.iter().any(|(part, _)| *part == name) => Ok(()),
-        _ => place.remains_or(entry, name, "it is no part of a VM"),
+        _ => place.remains_or(name, "it is no part of a VM"),
     })?;
-    if is_real_folder(&folder.leases()) {
-        // Another host may be writing there, so nothing is removed.
-        let path = folder.leases();
-        let mut leases = Place { folder: path, shown: "leases/", repair: false, report };
-        leases.each(|place, entry, name| match crate::lease::is_name(name) {
+    // In the leases another host may be writing, so nothing is removed.
+    if let Some(mut leases) = top.inner(LEASES, "leases/", false)? {
+        leases.each(|place, name| match crate::lease::is_name(name) {
             true => Ok(()),
-            false => place.stray(entry, "it is no lease"),
+            false => place.stray(name, "it is no lease"),
         })?;
     }
-    if !is_real_folder(&folder.disks()) {
-        return Ok(());
-    }
-    let mut disks = Place { folder: folder.disks(), shown: "disks/", repair, report };
-    disks.each(|place, entry, name| {
+    let Some(mut disks) = top.inner(DISKS, "disks/", repair)? else { return Ok(()) };
+    disks.each(|place, name| {
         if claims.payloads.contains(name) || disk_of(name).is_some() {
             return Ok(());
         }
         if name.ends_with(PAYLOAD_SUFFIX) && claims.is_remains(&place.folder, name) {
             let what = "the empty payload of a disk whose creation was cut short";
-            return place.remove(entry, what);
+            return place.remove(name, what);
         }
         let what = if name.ends_with(PAYLOAD_SUFFIX) {
             "it may be the payload of a disk, but no descriptor names it"
@@ -111,7 +115,7 @@ pub fn check_folder(
         } else {
             "it is no part of a disk"
         };
-        place.remains_or(entry, name, what)
+        place.remains_or(name, what)
     })
 }
 
@@ -135,83 +139,104 @@ fn check_part(
     report.found(Finding { path: name.to_owned(), plain: None, grade: Grade::Damaged, what, mend })
 }
 
-fn is_real_folder(path: &Path) -> bool {
-    path.symlink_metadata().is_ok_and(|meta| meta.is_dir())
-}
-
-/// One of the folders.
+/// One of the folders, by its descriptor: whoever can write to the storage could put a link in its place meanwhile, and
+/// lead a repair out of it.
 struct Place<'a, 'b> {
-    folder: std::path::PathBuf,
+    folder: OwnedFd,
     /// What paths in the report start with.
     shown: &'static str,
     repair: bool,
     report: &'a mut Report<'b>,
 }
 
-impl Place<'_, '_> {
-    fn each(
+impl<'b> Place<'_, 'b> {
+    /// A folder in this one; none when it is no folder, or not there.
+    fn inner(
         &mut self,
-        mut look: impl FnMut(&mut Self, &DirEntry, &str) -> io::Result<()>,
-    ) -> io::Result<()> {
-        let entries = match std::fs::read_dir(&self.folder) {
-            Ok(entries) => entries,
-            Err(error) => return self.unreadable(&error),
+        name: &str,
+        shown: &'static str,
+        repair: bool,
+    ) -> io::Result<Option<Place<'_, 'b>>> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        match rustix::fs::openat(&self.folder, name, flags, Mode::empty()) {
+            Ok(folder) => Ok(Some(Place { folder, shown, repair, report: self.report })),
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(None),
+            Err(error) => unreadable(shown, &error.into(), self.report).map(|()| None),
+        }
+    }
+
+    fn each(&mut self, mut look: impl FnMut(&mut Self, &str) -> io::Result<()>) -> io::Result<()> {
+        let names = match names(&self.folder) {
+            Ok(names) => names,
+            Err(error) => return unreadable(self.shown, &error, self.report),
         };
-        for entry in entries {
-            let entry = match entry {
-                Ok(entry) => entry,
-                Err(error) => return self.unreadable(&error),
+        for name in names {
+            let name = match name {
+                Ok(name) => name,
+                Err(error) => return unreadable(self.shown, &error, self.report),
             };
             self.report.looked_at();
-            match entry.file_name().to_str() {
-                Some(name) => look(self, &entry, name)?,
-                None => self.stray(&entry, "its name is none of ours")?,
+            match name.to_str() {
+                Some(name) => look(self, name)?,
+                None => self.stray(&name, "its name is none of ours")?,
             }
         }
         Ok(())
     }
 
+    fn kind(&self, name: &str) -> Option<FileType> {
+        let stat = rustix::fs::statat(&self.folder, name, AtFlags::SYMLINK_NOFOLLOW).ok()?;
+        Some(FileType::from_raw_mode(stat.st_mode))
+    }
+
     /// A temporary file of ours, or a stray.
-    fn remains_or(&mut self, entry: &DirEntry, name: &str, stray: &str) -> io::Result<()> {
-        let what = if is_temporary(entry.file_name().as_os_str()) {
+    fn remains_or(&mut self, name: &str, stray: &str) -> io::Result<()> {
+        let what = if is_temporary(name.as_ref()) {
             "a replacement of a sealed file that was cut short"
         } else if !self.shown.is_empty() && is_unfinished(name) {
             "a payload that the recovery tool did not finish"
         } else {
-            return self.stray(entry, stray);
+            return self.stray(name, stray);
         };
-        if !entry.file_type().is_ok_and(|kind: FileType| kind.is_file()) {
-            return self.stray(entry, "it has the name of remains of ours, but is no plain file");
+        if self.kind(name) != Some(FileType::RegularFile) {
+            return self.stray(name, "it has the name of remains of ours, but is no plain file");
         }
-        self.remove(entry, what)
+        self.remove(name, what)
     }
 
     /// Remains that mean nothing.
-    fn remove(&mut self, entry: &DirEntry, what: &str) -> io::Result<()> {
+    fn remove(&mut self, name: &str, what: &str) -> io::Result<()> {
+        let folder = &self.folder;
         let remove = || {
-            std::fs::remove_file(entry.path())?;
-            File::open(&self.folder)?.sync_all()
+            rustix::fs::unlinkat(folder, name, AtFlags::empty())?;
+            rustix::fs::fsync(folder)
         };
         let mend = Mend::by("removes it", self.repair, remove);
-        self.found(entry, Grade::Leftover, what, mend)
+        self.found(name, Grade::Leftover, what, mend)
     }
 
-    fn stray(&mut self, entry: &DirEntry, what: &str) -> io::Result<()> {
+    fn stray(&mut self, name: impl AsRef<OsStr>, what: &str) -> io::Result<()> {
         let remedy = "look at it, and move it away if nobody needs it here";
-        self.found(entry, Grade::Leftover, what, Mend::not(remedy))
+        self.found(name, Grade::Leftover, what, Mend::not(remedy))
     }
 
-    fn found(&mut self, at: &DirEntry, grade: Grade, what: &str, mend: Mend) -> io::Result<()> {
-        let path = format!("{}{}", self.shown, shown_path(at.file_name().as_bytes()));
+    fn found(
+        &mut self,
+        name: impl AsRef<OsStr>,
+        grade: Grade,
+        what: &str,
+        mend: Mend,
+    ) -> io::Result<()> {
+        let path = format!("{}{}", self.shown, shown_path(name.as_ref().as_bytes()));
         self.report.found(Finding { path, plain: None, grade, what: what.to_owned(), mend })
     }
+}
 
-    fn unreadable(&mut self, error: &io::Error) -> io::Result<()> {
-        let path = if self.shown.is_empty() { "." } else { self.shown }.to_owned();
-        let what = format!("it cannot be read: {error}");
-        let mend = Mend::not("check the datastore, then check again");
-        self.report.found(Finding { path, plain: None, grade: Grade::Damaged, what, mend })
-    }
+fn unreadable(shown: &str, error: &io::Error, report: &mut Report<'_>) -> io::Result<()> {
+    let path = if shown.is_empty() { "." } else { shown }.to_owned();
+    let what = format!("it cannot be read: {error}");
+    let mend = Mend::not("check the datastore, then check again");
+    report.found(Finding { path, plain: None, grade: Grade::Damaged, what, mend })
 }
 
 /// `.NAME.data.recover`, with the name of a disk.

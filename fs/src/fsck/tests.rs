@@ -100,6 +100,32 @@ fn remains_are_removed_by_a_repair_only() {
     assert_eq!(run(&f, true).0, []);
 }
 
+/// Who can write to the storage swaps the folder while it is looked at.
+#[test]
+fn a_repair_is_not_led_out_of_a_folder() {
+    let f = fixture();
+    let (disks, elsewhere) = (f.folder.disks(), f.dir.path().join("home"));
+    let remains = [".a.data.recover", ".b.disk.22.coffer-tmp", "c.data"];
+    for folder in [&disks, &elsewhere] {
+        for name in remains {
+            fs::write(folder.join(name), "").unwrap();
+        }
+    }
+    let aside = f.dir.path().join("aside");
+    let mut swap = |line: &Line| {
+        let in_disks = matches!(line, Line::Finding(found) if found.path.starts_with("disks/"));
+        if in_disks && !aside.exists() {
+            fs::rename(&disks, &aside)?;
+            std::os::unix::fs::symlink(&elsewhere, &disks)?;
+        }
+        Ok(())
+    };
+    let claims = Claims { payloads: BTreeSet::from(["root.data".to_owned()]), complete: true };
+    check_folder(&f.folder, &claims, true, &mut Report::new(&mut swap)).unwrap();
+    assert!(remains.iter().all(|name| elsewhere.join(name).exists()));
+    assert!(remains.iter().all(|name| !aside.join(name).exists()));
+}
+
 #[test]
 fn strays_are_never_removed() {
     let f = fixture();

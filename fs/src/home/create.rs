@@ -215,10 +215,8 @@ pub(super) fn set_mode(node: &Node, mode: u32) -> Result<(), HomeError> {
     let mode = Mode::from_raw_mode(mode & 0o7777);
     let changed = match node.kind {
         FileType::RegularFile => match open_now(node) {
-            Some(open) => {
-                open.harmless.forget();
-                rustix::fs::fchmod(open.fd(), mode)
-            }
+            // Nor does a write that takes bits away put back a mode that it saw before.
+            Some(open) => open.harmless.change(|| rustix::fs::fchmod(open.fd(), mode)),
             None => rustix::fs::fchmod(open_node(node, OFlags::RDONLY)?, mode),
         },
         FileType::Directory => rustix::fs::fchmod(open_node(node, OFlags::RDONLY)?, mode),

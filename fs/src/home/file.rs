@@ -17,7 +17,7 @@ use super::tail::Tail;
 use crate::flush::Flusher;
 use crypto::Xts;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 /// An open home file, shared by all its handles.
 pub(crate) struct HomeFile<S> {
@@ -36,6 +36,8 @@ pub(crate) struct HomeFile<S> {
     looked: Recent<()>,
     /// Changed since the storage was last asked for late faults.
     unsettled: AtomicBool,
+    /// Held while it is asked.
+    settling: Mutex<()>,
 }
 
 impl<S: Store> HomeFile<S> {
@@ -59,6 +61,7 @@ impl<S: Store> HomeFile<S> {
             flusher: Flusher::default(),
             looked: Recent::default(),
             unsettled: AtomicBool::new(false),
+            settling: Mutex::default(),
         };
         file.load_header(stored)?;
         file.looked.get(|| Ok::<(), HomeError>(()))?;
@@ -166,6 +169,8 @@ impl<S: Store> HomeFile<S> {
 
     /// What closing a handle asks for: late faults of a network storage are reported here.
     pub(crate) fn settle(&self) -> Result<(), HomeError> {
+        // Of two that close at once, the one with nothing left to ask returns after the answer to the other.
+        let _alone = self.settling.lock().unwrap_or_else(PoisonError::into_inner);
         if !self.unsettled.swap(false, Ordering::Acquire) {
             return self.verdict();
         }
@@ -271,3 +276,7 @@ mod tests;
 #[cfg(test)]
 #[path = "full_tests.rs"]
 mod full_tests;
+
+#[cfg(test)]
+#[path = "settle_tests.rs"]
+mod settle_tests;

@@ -8,7 +8,7 @@ use crypto::{Arena, HomeKey};
 use std::os::fd::OwnedFd;
 use uuid::Uuid;
 
-fn keys() -> Arc<HomeKeys> {
+pub(super) fn keys() -> Arc<HomeKeys> {
     let arena = Arena::new(256 * 1024).unwrap();
     let home = HomeKey::generate(&arena).unwrap();
     Arc::new(HomeKeys::new(home, Uuid::from_u128(7), Names::Plain, arena).unwrap())

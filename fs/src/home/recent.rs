@@ -32,13 +32,22 @@ impl<T: Copy> Recent<T> {
 
     /// What was found is no longer so.
     pub(super) fn forget(&self) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        self.change(|| ());
+    }
+
+    /// Changes what would be found. Who asks meanwhile waits, so that nothing of before is believed afterwards.
+    pub(super) fn change<R>(&self, change: impl FnOnce() -> R) -> R {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let changed = change();
+        *known = None;
+        changed
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::atomic::{AtomicU32, Ordering};
 
     #[test]
     fn a_question_is_asked_once_until_it_is_forgotten() {
@@ -53,6 +62,27 @@ mod tests {
         recent.forget();
         assert_eq!(recent.get(|| Err(())), Err(()), "a fault is nothing to remember");
         assert_eq!(recent.get(ask), Ok(3));
+    }
+
+    #[test]
+    fn who_asks_during_a_change_finds_what_it_made() {
+        let (recent, value) = (Recent::default(), AtomicU32::new(1));
+        let ask = || recent.get(|| Ok::<_, ()>(value.load(Ordering::SeqCst)));
+        assert_eq!(ask(), Ok(1));
+        std::thread::scope(|scope| {
+            let asking = recent.change(|| {
+                let (began, begins) = std::sync::mpsc::channel();
+                let asking = scope.spawn(move || {
+                    began.send(()).unwrap();
+                    ask()
+                });
+                begins.recv().unwrap();
+                std::thread::sleep(Duration::from_millis(20));
+                value.store(2, Ordering::SeqCst);
+                asking
+            });
+            assert_eq!(asking.join().unwrap(), Ok(2));
+        });
     }
 
     #[test]

@@ -115,7 +115,10 @@ pub(crate) fn remove(path: &Path) -> io::Result<()> {
     }
 }
 
-fn names(folder: &OwnedFd) -> io::Result<impl Iterator<Item = io::Result<OsString>>> {
+/// The names in an open folder.
+pub(crate) fn names(
+    folder: &OwnedFd,
+) -> io::Result<impl Iterator<Item = io::Result<OsString>> + use<>> {
     let names = Dir::read_from(folder)?
         .map(|entry| Ok(OsStr::from_bytes(entry?.file_name().to_bytes()).to_owned()));
     Ok(names.filter(|name| !name.as_ref().is_ok_and(|name| name == "." || name == "..")))

@@ -15,12 +15,12 @@ use cryptfs::name::Name;
 use cryptfs::seal::Sealed;
 use std::os::fd::OwnedFd;
 
-/// Removes the payload of a disk whose creation was cut short; `false` when it is anything else.
+/// Removes the payload of a disk whose creation was cut short from the folder of disks; `false` when it is anything else.
 ///
 /// # Errors
 /// [`Fault::Io`].
 pub(super) fn clear(vm: &Vm, folder: &OwnedFd, disk: &Name) -> Result<bool, Fault> {
-    if !claims(vm).is_remains(&vm.folder.disks(), &payload_name(disk)) {
+    if !claims(vm).is_remains(folder, &payload_name(disk)) {
         return Ok(false);
     }
     let path = vm.folder.payload(disk);

@@ -5,6 +5,7 @@
 //! [`import`] takes; [`self_signed`] makes both at once; [`install`] takes a pair that the server made. In the other direction
 //! [`look`] fetches the certificate of a server without trusting it, and [`pin`] trusts it, once a person has compared its fingerprint.
 
+use super::fault::IdentityError;
 use super::link::{self, Budgets};
 use super::pem;
 use super::tls::{self, Identity, TlsFiles, Trust};
@@ -69,7 +70,7 @@ pub fn import(files: &TlsFiles, certificate: &str, clock: Clock) -> Result<Shown
             "run `coffer key provider csr` first",
         ));
     }
-    let shown = replace(files, certificate, &key, clock)?;
+    let shown = replace(files, certificate.as_bytes(), &key, clock)?;
     // The key is in place as a copy.
     fs::remove_file(&key).map_err(|source| io("remove", &key, source))?;
     Ok(shown)
@@ -107,8 +108,8 @@ pub fn install(
     key: &Path,
     clock: Clock,
 ) -> Result<Shown, KmsError> {
-    let text = fs::read_to_string(certificate).map_err(|e| io("read", certificate, e))?;
-    replace(files, &text, key, clock)
+    let certificate = tls::read(certificate, "the certificate", false).map_err(|e| unfit(&e))?;
+    replace(files, &certificate, key, clock)
 }
 
 /// The certificate of a server, fetched without trusting it and without showing it ours.
@@ -171,7 +172,7 @@ pub fn pin(files: &TlsFiles, certificate: &Shown) -> Result<(), KmsError> {
 /// a pair that does not fit, and goes on with the one that it knows.
 fn replace(
     files: &TlsFiles,
-    certificate: &str,
+    certificate: &[u8],
     key: &Path,
     clock: Clock,
 ) -> Result<Shown, KmsError> {
@@ -180,15 +181,13 @@ fn replace(
         key: key.to_owned(),
         trust: files.trust.clone(),
     };
-    put(&next.certificate, certificate.as_bytes(), false)?;
+    put(&next.certificate, certificate, false)?;
     let fits = tls::pair(&next);
     let _ = fs::remove_file(&next.certificate);
-    let chain = fits.map_err(|e| {
-        config(&e.path, &format!("{} ({})", e.problem, e.what), "nothing was changed")
-    })?;
-    let bytes = Zeroizing::new(fs::read(key).map_err(|e| io("read", key, e))?);
+    let chain = fits.map_err(|e| unfit(&e))?;
+    let bytes = Zeroizing::new(tls::read(key, "the key", true).map_err(|e| unfit(&e))?);
     put(&files.key, &bytes, true)?;
-    put(&files.certificate, certificate.as_bytes(), false)?;
+    put(&files.certificate, certificate, false)?;
     let first = chain.first().map(AsRef::as_ref).unwrap_or_default();
     Ok(shown(first, clock))
 }
@@ -287,6 +286,11 @@ fn config(path: &Path, problem: &str, remedy: &str) -> KmsError {
         problem: problem.to_owned(),
         remedy: remedy.to_owned(),
     }
+}
+
+fn unfit(error: &IdentityError) -> KmsError {
+    let problem = format!("{} ({})", error.problem, error.what);
+    config(&error.path, &problem, "nothing was changed")
 }
 
 fn broken(error: &rcgen::Error) -> KmsError {

@@ -300,7 +300,11 @@ fn certificates(
 }
 
 /// The whole file. The buffer never grows, so no copy of a key is left behind by a move.
-fn read(path: &Path, what: &'static str, private: bool) -> Result<Vec<u8>, IdentityError> {
+pub(super) fn read(
+    path: &Path,
+    what: &'static str,
+    private: bool,
+) -> Result<Vec<u8>, IdentityError> {
     let error = |problem: String, remedy: &'static str| IdentityError {
         what,
         path: path.to_owned(),

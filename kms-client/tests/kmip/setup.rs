@@ -98,6 +98,27 @@ fn a_pair_that_the_server_made_is_installed() {
     trust_and_use(&files, &server);
 }
 
+/// A path that a caller of the daemon names, which must neither take its memory nor hold it.
+#[test]
+fn only_plain_files_of_some_size_are_installed() {
+    let dir = tempfile::tempdir().unwrap();
+    let files = fresh(dir.path());
+    let large = dir.path().join("large.pem");
+    fs::File::create(&large).unwrap().set_len(2 << 20).unwrap();
+    let pipe = dir.path().join("pipe");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    for (path, problem) in [
+        (Path::new("/dev/zero"), "is not a regular file"),
+        (&pipe, "is not a regular file"),
+        (&large, "has 2097152 bytes"),
+        (&dir.path().join("absent"), "cannot be read"),
+    ] {
+        let error = setup::install(&files, path, Path::new("/dev/null"), now).unwrap_err();
+        assert!(error.to_string().contains(problem), "{error}");
+        assert!(!files.key.exists() && !files.certificate.exists());
+    }
+}
+
 #[test]
 fn a_certificate_is_looked_at_whatever_is_wrong_with_it() {
     let authority = Authority::new();

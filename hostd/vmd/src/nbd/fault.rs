@@ -1,41 +1,27 @@
 //! Where an error becomes one of the eight codes of the protocol, and is logged, once.
 //!
-//! Owns the mapping and the limit on log lines: a guest can cause errors as fast as it can send, and must not
+//! Owns the mapping and the log, which has a limit: a guest can cause errors as fast as it can send, and must not
 //! fill the host's log. It must not know connections. Flow: [`FaultLog::volume`] takes the full error, writes
 //! it down, and returns the code for the reply.
 
 use super::proto::WireError;
+use cryptfs::quota::LogQuota;
 use cryptfs::volume::{Fault, VolumeError};
 use std::io;
-use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
-
-/// Log lines of one export in one [`PERIOD`]: enough to see what goes wrong, too few to fill a disk.
-const LINES: u32 = 20;
-
-/// After this time the count starts again.
-const PERIOD: Duration = Duration::from_secs(60);
+use std::time::Instant;
 
 /// Maps and logs the errors of one export.
 #[derive(Debug)]
 pub struct FaultLog {
     vm: String,
     disk: String,
-    budget: Mutex<Budget>,
-}
-
-#[derive(Debug)]
-struct Budget {
-    since: Instant,
-    lines: u32,
-    left_out: u64,
+    quota: LogQuota,
 }
 
 impl FaultLog {
     /// The log of the export `disk` of `vm`.
     pub fn new(vm: &str, disk: &str) -> Self {
-        let budget = Budget { since: Instant::now(), lines: 0, left_out: 0 };
-        Self { vm: vm.to_owned(), disk: disk.to_owned(), budget: Mutex::new(budget) }
+        Self { vm: vm.to_owned(), disk: disk.to_owned(), quota: LogQuota::default() }
     }
 
     /// An error of the volume, while it did `what` at `offset`.
@@ -53,24 +39,8 @@ impl FaultLog {
 
     /// Anything else about a client that an operator may want to know.
     pub fn note(&self, what: &str) {
-        if let Some(left_out) = self.admit(Instant::now()) {
+        if let Some(left_out) = self.quota.admit(Instant::now()) {
             tracing::warn!(target: "vmd::nbd", vm = self.vm, disk = self.disk, left_out, "{what}");
-        }
-    }
-
-    /// Whether one more line may be written; says how many were left out since the last one.
-    fn admit(&self, now: Instant) -> Option<u64> {
-        let mut budget = self.budget.lock().unwrap_or_else(PoisonError::into_inner);
-        if now.duration_since(budget.since) >= PERIOD {
-            budget.since = now;
-            budget.lines = 0;
-        }
-        if budget.lines < LINES {
-            budget.lines += 1;
-            Some(std::mem::take(&mut budget.left_out))
-        } else {
-            budget.left_out += 1;
-            None
         }
     }
 }
@@ -93,19 +63,6 @@ fn volume_code(error: &VolumeError) -> WireError {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_flood_of_errors_is_counted_not_written() {
-        let log = FaultLog::new("web01", "root");
-        let start = Instant::now();
-        for _ in 0..LINES {
-            assert_eq!(log.admit(start), Some(0));
-        }
-        assert_eq!(log.admit(start), None);
-        assert_eq!(log.admit(start), None);
-        assert_eq!(log.admit(start + PERIOD), Some(2));
-        assert_eq!(log.admit(start + PERIOD), Some(0));
-    }
 
     #[test]
     fn causes_of_the_storage_become_codes_of_the_protocol() {
