@@ -305,6 +305,9 @@ fn vmds_from_before_and_after_a_restart_share_their_places_for_polling() {
     assert!(one.is_some() && other.is_some() && one != other, "{one:?} {other:?}");
 }
 
+/// How long strace may take to let go of a hostd that lives.
+const TRACER_ENDS: Duration = Duration::from_secs(3);
+
 /// strace on a running hostd, which ends it by SIGKILL when a thread makes a call for the `time`-th time.
 struct KillAt(std::process::Child);
 
@@ -329,6 +332,12 @@ impl KillAt {
 impl Drop for KillAt {
     fn drop(&mut self) {
         process::send(i32::try_from(self.0.id()).unwrap(), process::Signal::TERM);
+        // Asked to end while a killed hostd still has threads, it waits for hostd, and hostd for it.
+        let end = std::time::Instant::now() + TRACER_ENDS;
+        while self.0.try_wait().unwrap().is_none() && std::time::Instant::now() < end {
+            thread::sleep(Duration::from_millis(5));
+        }
+        let _gone = self.0.kill();
         let _ended = self.0.wait();
     }
 }
