@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tests::host::{Host, pattern};
 use tests::nbd::Nbd;
 use tests::scratch::mounts_below;
@@ -309,21 +309,25 @@ fn vmds_from_before_and_after_a_restart_share_their_places_for_polling() {
 const TRACER_ENDS: Duration = Duration::from_secs(3);
 
 /// strace on a running hostd, which ends it by SIGKILL when a thread makes a call for the `time`-th time.
-struct KillAt(std::process::Child);
+struct KillAt {
+    strace: std::process::Child,
+    hostd: i32,
+}
 
 impl KillAt {
     fn call(pid: i32, call: &str, time: u32) -> Self {
         let mut strace = std::process::Command::new("strace");
-        strace.args(["-f", "-qq", "-o", "/dev/null", "-e", &format!("trace={call}")]);
-        strace.args(["-e", &format!("inject={call}:signal=KILL:when={time}")]);
-        let tracer = Self(strace.args(["-p", &pid.to_string()]).spawn().unwrap());
+        let (trace, kill) =
+            (format!("trace={call}"), format!("inject={call}:signal=KILL:when={time}"));
+        strace.args(["-f", "-qq", "-o", "/dev/null", "-e", &trace, "-e", &kill]);
+        let tracer =
+            Self { strace: strace.args(["-p", &pid.to_string()]).spawn().unwrap(), hostd: pid };
         wait::until_true("strace is attached", || {
             let mut tasks = fs::read_dir(format!("/proc/{pid}/task")).unwrap().flatten();
-            let traced = |task: fs::DirEntry| {
+            tasks.all(|task| {
                 let status = fs::read_to_string(task.path().join("status"));
                 status.is_ok_and(|text| !text.contains("TracerPid:\t0\n"))
-            };
-            tasks.all(traced)
+            })
         });
         tracer
     }
@@ -331,14 +335,17 @@ impl KillAt {
 
 impl Drop for KillAt {
     fn drop(&mut self) {
-        process::send(i32::try_from(self.0.id()).unwrap(), process::Signal::TERM);
-        // Asked to end while a killed hostd still has threads, it waits for hostd, and hostd for it.
-        let end = std::time::Instant::now() + TRACER_ENDS;
-        while self.0.try_wait().unwrap().is_none() && std::time::Instant::now() < end {
-            thread::sleep(Duration::from_millis(5));
+        // A strace that is asked to end waits for a hostd that is dead, and that one for strace to see its threads off.
+        let state = fs::read_to_string(format!("/proc/{}/stat", self.hostd)).unwrap_or_default();
+        if !state.contains(") Z ") {
+            process::send(i32::try_from(self.strace.id()).unwrap(), process::Signal::TERM);
+            let end = Instant::now() + TRACER_ENDS;
+            while self.strace.try_wait().unwrap().is_none() && Instant::now() < end {
+                thread::sleep(Duration::from_millis(5));
+            }
         }
-        let _gone = self.0.kill();
-        let _ended = self.0.wait();
+        let _gone = self.strace.kill();
+        let _ended = self.strace.wait();
     }
 }
 
