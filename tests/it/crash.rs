@@ -305,9 +305,6 @@ fn vmds_from_before_and_after_a_restart_share_their_places_for_polling() {
     assert!(one.is_some() && other.is_some() && one != other, "{one:?} {other:?}");
 }
 
-/// How long strace may take to let go of a hostd that lives.
-const TRACER_ENDS: Duration = Duration::from_secs(3);
-
 /// strace on a running hostd, which ends it by SIGKILL when a thread makes a call for the `time`-th time.
 struct KillAt {
     strace: std::process::Child,
@@ -339,7 +336,7 @@ impl Drop for KillAt {
         let state = fs::read_to_string(format!("/proc/{}/stat", self.hostd)).unwrap_or_default();
         if !state.contains(") Z ") {
             process::send(i32::try_from(self.strace.id()).unwrap(), process::Signal::TERM);
-            let end = Instant::now() + TRACER_ENDS;
+            let end = Instant::now() + Duration::from_secs(3);
             while self.strace.try_wait().unwrap().is_none() && Instant::now() < end {
                 thread::sleep(Duration::from_millis(5));
             }

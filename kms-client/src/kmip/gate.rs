@@ -5,7 +5,15 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+/// Most operations of a provider at a time. After a start of the host all its VMs ask at once; more connections would not make
+/// a server faster, and the hosts of a cluster start together.
+pub(super) const MAX_AT_ONCE: usize = 4;
+
+/// How long an operation waits for its turn. The time of the operation itself begins after that: a thousand keys take seconds,
+/// and none of them may fail for having been the last.
+pub(super) const MAX_WAIT: Duration = Duration::from_secs(60);
 
 /// Lets a bounded number in.
 pub(super) struct Gate {
@@ -118,7 +126,6 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 mod tests {
     use super::*;
     use std::sync::atomic::{AtomicUsize, Ordering};
-    use std::time::Duration;
 
     #[test]
     fn no_more_than_the_places_are_inside() {

@@ -5,7 +5,7 @@
 //! which is timed; and fetches a key that exists for this alone, because a server whose hardware module is down answers
 //! everything but that.
 
-use super::cluster::Cluster;
+use super::cluster::{Cluster, Over};
 use super::fault::{Fault, NodeError};
 use super::node::Session;
 use super::values::{Operation, ResultReason};
@@ -58,7 +58,7 @@ fn one(
         checked_at: Some(now),
         ..ServerStatus::default()
     };
-    let asked = member.once(end, &mut |session: &mut Session<'_>| {
+    let asked = member.once(Over::New, end, &mut |session: &mut Session<'_>| {
         status.trusted = Some(true);
         let validity = session.certificate().and_then(|der| Validity::of(&der));
         status.certificate_days = validity.map(|validity| validity.days_left(now));

@@ -12,12 +12,12 @@ use super::fault::Fault;
 use super::recording::Recording;
 use super::tls::Identity;
 use super::ttlv::{HEADER, Tag, frame_length};
-use rustls::ClientConnection;
 use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ClientConnection};
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream, ToSocketAddrs};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 use zeroize::Zeroizing;
 
@@ -56,6 +56,8 @@ impl Default for Budgets {
 pub(super) struct Link {
     stream: TcpStream,
     session: ClientConnection,
+    /// The settings that it was made by.
+    config: Arc<ClientConfig>,
 }
 
 impl Link {
@@ -74,8 +76,8 @@ impl Link {
         let config = identity.config()?;
         let stream = connect(host, port, budgets.connect, end)?;
         let broken = |e: rustls::Error| identity.fault(e);
-        let session = ClientConnection::new(config, name.clone()).map_err(broken)?;
-        let mut link = Self { stream, session };
+        let session = ClientConnection::new(Arc::clone(&config), name.clone()).map_err(broken)?;
+        let mut link = Self { stream, session, config };
         link.handshake(identity, budgets.handshake, end)?;
         Ok(link)
     }
@@ -141,6 +143,11 @@ impl Link {
             Ok(got) => Err(Fault::Truncated { got: HEADER + got, length }),
             Err((step, got)) => Err(fault(step, HEADER + got)),
         }
+    }
+
+    /// Whether certificate, key and trust are still those that it was made by.
+    pub(super) fn is_of(&self, identity: &Identity) -> bool {
+        identity.config().is_ok_and(|config| Arc::ptr_eq(&config, &self.config))
     }
 
     /// The server's certificate.
@@ -231,8 +238,8 @@ pub(super) fn certificate(
     let broken = |e: rustls::Error| identity.fault(e);
     let config = recording.config().map_err(broken)?;
     let stream = connect(host, port, budgets.connect, end)?;
-    let session = ClientConnection::new(config, name.clone()).map_err(broken)?;
-    let mut link = Link { stream, session };
+    let session = ClientConnection::new(Arc::clone(&config), name.clone()).map_err(broken)?;
+    let mut link = Link { stream, session, config };
     let done = link.handshake(identity, budgets.handshake, end);
     match (recording.certificate(), done) {
         (Some(certificate), _) => Ok(certificate),

@@ -197,7 +197,7 @@ impl Cluster {
     }
 
     fn is_read_only(&self, index: usize) -> bool {
-        self.members.get(index).is_some_and(super::cluster::Member::is_read_only)
+        self.members.get(index).is_some_and(|member| member.is_read_only())
     }
 
     pub(super) fn set_read_only(&self, index: usize, read_only: bool) {

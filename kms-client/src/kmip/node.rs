@@ -1,9 +1,12 @@
 //! One server: where it is, and conversations with it.
 //!
 //! Owns the address, the version that was agreed on, and sessions. It must not know other servers, nor when to ask
-//! again. Flow: [`Node::session`] connects and agrees on a version; the session's operations are in `operations`. A
-//! session is one connection for one operation of the provider, as vCenter does it: no connection lies idle, so none
-//! can be found dead in the middle of a request.
+//! again. Flow: [`Node::session`] connects and agrees on a version; the session's operations are in `operations`.
+//!
+//! What changes anything on a server has a connection of its own, as vCenter does it, so none can be found dead in the
+//! middle of a Create. Keys are fetched by [`Node::resume`], which takes a connection that was left open a moment ago: a host that
+//! starts fetches hundreds, and a handshake costs more than a Get. When such a connection is found dead, the request
+//! is sent once more over a new one; it changes nothing, so that is no risk.
 
 use super::fault::{Fault, NodeError, Outcome};
 use super::link::{Budgets, Link};
@@ -13,11 +16,18 @@ use super::tls::Identity;
 use super::ttlv::{Item, Tag};
 use super::values::{Operation, ResultReason, Version};
 use rustls::pki_types::ServerName;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+use zeroize::Zeroizing;
 
 /// Port of KMIP (IANA).
 pub const PORT: u16 = 5696;
+
+/// Longest time that a connection lies idle before it is not used any more: shorter than servers and firewalls wait.
+const MAX_IDLE: Duration = Duration::from_secs(5);
+
+/// Most connections that are kept: no more are in use at a time.
+const MAX_KEPT: usize = super::gate::MAX_AT_ONCE;
 
 /// A server.
 pub struct Node {
@@ -29,6 +39,8 @@ pub struct Node {
     wanted: Version,
     /// What was agreed on with it last. Asked for again after every fault, as servers are upgraded.
     agreed: Mutex<Option<Version>>,
+    /// Connections that are left open, the one that was used last at the end.
+    kept: Mutex<Vec<(Instant, Link)>>,
 }
 
 /// A conversation with a server.
@@ -36,6 +48,8 @@ pub struct Session<'a> {
     node: &'a Node,
     /// `None` after a fault: what would come next is the answer to something else.
     link: Option<Link>,
+    /// Nothing was sent yet over a connection that was left open, so it may be found dead.
+    untried: bool,
     version: Version,
     end: Instant,
     count: u32,
@@ -58,7 +72,16 @@ impl Node {
         let name = tls_name.unwrap_or(host);
         let name = ServerName::try_from(name.to_owned()).map_err(|_| name.to_owned())?;
         let host = host.to_owned();
-        Ok(Self { host, port, name, identity, budgets, wanted, agreed: Mutex::new(None) })
+        Ok(Self {
+            host,
+            port,
+            name,
+            identity,
+            budgets,
+            wanted,
+            agreed: Mutex::new(None),
+            kept: Mutex::default(),
+        })
     }
 
     /// Its address, `host:port`.
@@ -88,13 +111,16 @@ impl Node {
     /// # Errors
     /// [`NodeError`].
     pub fn session(&self, end: Instant) -> Result<Session<'_>, NodeError> {
-        let link =
-            Link::open(&self.host, self.port, &self.name, &self.identity, &self.budgets, end)
-                .map_err(|fault| self.error("connecting", fault))?;
+        self.begin(end, self.budgets.connect)
+    }
+
+    fn begin(&self, end: Instant, connect: Duration) -> Result<Session<'_>, NodeError> {
+        let link = self.connect(end, connect).map_err(|fault| self.error("connecting", fault))?;
         let version = self.version();
         let mut session = Session {
             node: self,
             link: Some(link),
+            untried: false,
             version: version.unwrap_or(self.wanted),
             end,
             count: 0,
@@ -104,6 +130,44 @@ impl Node {
             self.set_version(Some(session.version));
         }
         Ok(session)
+    }
+
+    /// The same over a connection that [`Session::keep`] left open, if there is one. For requests that change nothing. `soon`
+    /// leaves half the usual time for making one.
+    ///
+    /// # Errors
+    /// [`NodeError`].
+    pub fn resume(&self, end: Instant, soon: bool) -> Result<Session<'_>, NodeError> {
+        match (self.version(), self.take_kept()) {
+            (Some(version), Some(link)) => {
+                Ok(Session { node: self, link: Some(link), untried: true, version, end, count: 0 })
+            }
+            _ => {
+                let parts = if soon { 2 } else { 1 };
+                self.begin(end, self.budgets.connect / parts)
+            }
+        }
+    }
+
+    /// Closes the connections that nobody has used for a while.
+    pub fn close_idle(&self) {
+        let mut kept = self.kept();
+        kept.retain(|(since, _)| since.elapsed() < MAX_IDLE);
+    }
+
+    fn connect(&self, end: Instant, connect: Duration) -> Result<Link, Fault> {
+        let budgets = Budgets { connect, ..self.budgets };
+        Link::open(&self.host, self.port, &self.name, &self.identity, &budgets, end)
+    }
+
+    fn take_kept(&self) -> Option<Link> {
+        self.close_idle();
+        let (_, link) = self.kept().pop()?;
+        link.is_of(&self.identity).then_some(link)
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Vec<(Instant, Link)>> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// An error of this server.
@@ -121,6 +185,15 @@ impl Session<'_> {
     #[must_use]
     pub fn version(&self) -> Version {
         self.version
+    }
+
+    /// Leaves the connection open for [`Node::resume`], unless it broke.
+    pub fn keep(self) {
+        let Some(link) = self.link else { return };
+        let mut kept = self.node.kept();
+        if kept.len() < MAX_KEPT {
+            kept.push((Instant::now(), link));
+        }
     }
 
     /// The server's certificate, DER.
@@ -188,13 +261,26 @@ impl Session<'_> {
         let asked: Vec<_> =
             items.iter().map(|(call, id)| Asked { operation: call.operation(), id: *id }).collect();
         let request = encode(self.version, &items)?;
-        let budget = self.node.budgets.request;
-        let link = self.link.as_mut().ok_or(Fault::Closed)?;
-        let message = link.exchange(&request, &self.node.identity, budget, self.end)?;
+        let message = self.answer_to(&request)?;
         for (index, answer) in read(&message, self.version, &asked)?.into_iter().enumerate() {
             take(index, answer)?;
         }
         Ok(())
+    }
+
+    /// Sends a message and receives its answer. A connection that was left open and is found dead is replaced, once.
+    fn answer_to(&mut self, request: &[u8]) -> Result<Zeroizing<Vec<u8>>, Fault> {
+        let (identity, budget) = (&self.node.identity, self.node.budgets.request);
+        let link = self.link.as_mut().ok_or(Fault::Closed)?;
+        let answered = link.exchange(request, identity, budget, self.end);
+        let untried = std::mem::take(&mut self.untried);
+        if !untried || !matches!(answered, Err(Fault::Closed | Fault::Broken(_))) {
+            return answered;
+        }
+        // Whatever closed it has closed the others as well.
+        self.node.kept().clear();
+        let link = self.link.insert(self.node.connect(self.end, self.node.budgets.connect)?);
+        link.exchange(request, identity, budget, self.end)
     }
 
     /// A new id, which the answer must repeat. The question for versions goes without, as some servers choke on it.

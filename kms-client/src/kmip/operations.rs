@@ -7,9 +7,9 @@ use super::fault::{Fault, NodeError};
 use super::key_block::{self, KeyFault};
 use super::node::Session;
 use super::request::{Attribute, Call, MAX_BATCH};
-use super::response::{Refusal, printable};
+use super::response::{Answer, Refusal, printable};
 use super::ttlv::{Item, Tag, TtlvError, Value};
-use super::values::{QueryFunction, Revocation, State, only};
+use super::values::{Operation, QueryFunction, ResultReason, Revocation, State, only};
 use crypto::{Arena, Kek};
 
 /// Most keys that one Locate asks for.
@@ -99,12 +99,48 @@ impl Session<'_> {
     /// # Errors
     /// [`NodeError`].
     pub fn state(&mut self, uid: &str) -> Result<Option<State>, NodeError> {
-        self.call(Call::GetAttributes(uid, &["State"]), |payload| {
-            same_uid(payload, uid)?;
-            let mut attributes = payload.children().filter(|child| child.tag() == Tag::ATTRIBUTE);
-            let Some(attribute) = attributes.next() else { return Ok(None) };
-            Ok(Some(State::read(&attribute.required(Tag::ATTRIBUTE_VALUE)?)?))
-        })
+        let mut state = None;
+        self.batch(&[Call::GetAttributes(uid, &["State"])], |_, answer| {
+            state = state_of(answer, uid)?.map_err(Fault::Refused)?;
+            Ok(())
+        })?;
+        Ok(state)
+    }
+
+    /// State and key in one message: what a fetch asks for. No state from a server that does not tell it, and no key when the server
+    /// left it out or refused it, which may be for its state; then it is asked for alone.
+    ///
+    /// # Errors
+    /// [`NodeError`], with [`Fault::Key`] when what came is no key that can be used.
+    pub fn state_and_key(
+        &mut self,
+        uid: &str,
+        arena: &Arena,
+    ) -> Result<(Option<State>, Option<Kek>), NodeError> {
+        let (mut state, mut key) = (Ok(None), None);
+        let calls = [Call::GetAttributes(uid, &["State"]), Call::Get(uid)];
+        self.batch(&calls, |index, answer| {
+            match (index, answer) {
+                (0, answer) => state = state_of(answer, uid)?,
+                (_, Ok(Some(payload))) => key = Some(key_block::read(&payload, uid, arena)?),
+                (_, Ok(None) | Err(_)) => {}
+            }
+            Ok(())
+        })?;
+        match state {
+            Ok(state) => Ok((state, key)),
+            Err(refusal) => {
+                let error = self.error(Operation::GetAttributes.name(), Fault::Refused(refusal));
+                // A server without batches refuses the message as a whole.
+                match error.fault.reason() {
+                    Some(
+                        ResultReason::OperationNotSupported | ResultReason::FeatureNotSupported,
+                    ) => Ok((None, key)),
+                    Some(ResultReason::InvalidMessage) => Ok((self.state(uid)?, key)),
+                    _ => Err(error),
+                }
+            }
+        }
     }
 
     /// These attributes of a key, as far as it has them; all of them when `names` is empty.
@@ -212,6 +248,19 @@ impl Session<'_> {
         let functions = [QueryFunction::Operations, QueryFunction::ServerInformation];
         self.call(Call::Query(&functions), |payload| Ok(facts(payload)?))
     }
+}
+
+/// The state in an answer to the question for it, or the refusal.
+fn state_of(answer: Answer<'_>, uid: &str) -> Result<Result<Option<State>, Refusal>, Fault> {
+    let payload = match answer {
+        Ok(Some(payload)) => payload,
+        Ok(None) => return Err(Fault::Unfitting("it has no payload".to_owned())),
+        Err(refusal) => return Ok(Err(refusal)),
+    };
+    same_uid(&payload, uid)?;
+    let mut attributes = payload.children().filter(|child| child.tag() == Tag::ATTRIBUTE);
+    let Some(attribute) = attributes.next() else { return Ok(Ok(None)) };
+    Ok(Ok(Some(State::read(&attribute.required(Tag::ATTRIBUTE_VALUE)?)?)))
 }
 
 /// The id of a key that was just made; it must be fit for a key id of ours, or nobody could ask for it again.

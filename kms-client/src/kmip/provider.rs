@@ -6,7 +6,7 @@
 
 use super::cluster::{Cluster, Refused};
 use super::fault::Fault;
-use super::gate::{Flights, Gate};
+use super::gate::{Flights, Gate, MAX_AT_ONCE, MAX_WAIT};
 use super::health;
 use super::ledger::Ledger;
 use super::link::Budgets;
@@ -19,11 +19,7 @@ use crypto::{Arena, Kek, KeyId};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
-
-/// Most operations at a time. After a start of the host all its VMs ask at once; more connections would not make a server faster, and
-/// the hosts of a cluster start together.
-const MAX_AT_ONCE: usize = 4;
+use std::time::{Duration, Instant};
 
 /// Settings of a provider.
 #[derive(Debug, Clone)]
@@ -190,7 +186,7 @@ impl KeyProvider for KmipProvider {
                 reason: format!("it is no key of the provider {}", inner.settings.name),
             });
         }
-        let end = inner.cluster.end();
+        let end = inner.cluster.end() + MAX_WAIT;
         let fetched = inner.flights.join(key.uid(), end, || inner.fetch(key.uid()));
         match fetched {
             Some(Ok(kek)) => Ok(kek.copy_to(arena)?),
@@ -225,10 +221,10 @@ impl KeyProvider for KmipProvider {
 
 impl Inner {
     fn fetch(&self, uid: &str) -> Result<Arc<Kek>, FetchFault> {
-        let end = self.cluster.end();
-        let Some(_place) = self.gate.enter(end) else {
+        let Some(_place) = self.gate.enter(Instant::now() + MAX_WAIT) else {
             return Err(FetchFault::Unavailable("too many keys are being fetched".to_owned()));
         };
+        let end = self.cluster.end();
         let compromised = self.settings.allow_compromised;
         match self.cluster.fetch(uid, compromised, &self.arena, end) {
             Ok(fetched) => {
@@ -240,10 +236,10 @@ impl Inner {
     }
 
     fn create(&self, copies: usize) -> Result<KeyId, KmsError> {
-        let end = self.cluster.end();
-        let Some(_place) = self.gate.enter(end) else {
+        let Some(_place) = self.gate.enter(Instant::now() + MAX_WAIT) else {
             return Err(self.unavailable("too many keys are being fetched"));
         };
+        let end = self.cluster.end();
         let base = hex::encode(crypto::random_array::<16>()?);
         let mut count = 0;
         let name = || {
@@ -301,6 +297,7 @@ impl Inner {
     }
 
     fn check_now(&self) {
+        self.cluster.close_idle();
         let mut found = self.check_once();
         let missing = |server: &ServerStatus| server.reason == Some(health::reason::MISSING);
         if found.iter().any(missing) {

@@ -73,11 +73,23 @@ pub fn read<'a>(
         Some(theirs) => return unfitting(format!("it has version {theirs}, asked was {version}")),
         None => return unfitting(format!("its version is unknown, asked was {version}")),
     }
-    if items.len() != asked.len() {
+    if items.len() > asked.len() || items.is_empty() {
         return unfitting(format!("{} answers to {} calls", items.len(), asked.len()));
     }
     let mut left = items;
-    asked.iter().map(|call| answer(take(&mut left, call)?, call)).collect()
+    let mut answers = Vec::with_capacity(asked.len());
+    for call in asked {
+        // A server stops at the first call that it refuses, unless asked to go on (section 6.10).
+        let stopped = left.is_empty() && answers.iter().any(Result::is_err);
+        answers.push(if stopped { Err(not_done()) } else { answer(take(&mut left, call)?, call)? });
+    }
+    Ok(answers)
+}
+
+/// What becomes of a call after one that was refused.
+fn not_done() -> Refusal {
+    let message = "not done, as the server refused the operation before it".to_owned();
+    Refusal { reason: Some(ResultReason::OperationCanceled), message }
 }
 
 fn unfitting<T>(what: String) -> Result<T, ResponseError> {

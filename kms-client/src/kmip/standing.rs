@@ -38,7 +38,7 @@ impl Inner {
             detail: "not checked yet".to_owned(),
             ..ServerStatus::default()
         };
-        self.cluster.members.iter().map(unknown).collect()
+        self.cluster.members.iter().map(|member| unknown(member)).collect()
     }
 
     fn health(&self, servers: &[ServerStatus]) -> (Health, String) {

@@ -9,6 +9,7 @@ mod names;
 mod oracle;
 mod pki;
 mod pykmip;
+mod rush;
 mod server;
 mod session;
 mod setup;

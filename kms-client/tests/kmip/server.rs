@@ -152,12 +152,17 @@ impl Server {
         *self.script.lock().unwrap() = Script::default();
     }
 
-    /// Ends it as a crash would: connections are reset, nobody listens any more.
-    pub(crate) fn kill(&mut self) {
-        self.stopping.store(true, Ordering::SeqCst);
+    /// Closes every connection, and goes on.
+    pub(crate) fn close_all(&self) {
         for socket in self.open.lock().unwrap().drain(..) {
             let _ = socket.shutdown(Shutdown::Both);
         }
+    }
+
+    /// Ends it as a crash would: connections are reset, nobody listens any more.
+    pub(crate) fn kill(&mut self) {
+        self.stopping.store(true, Ordering::SeqCst);
+        self.close_all();
         // Wakes the thread that accepts.
         let _ = TcpStream::connect(self.address);
         if let Some(thread) = self.accepting.take() {
@@ -199,7 +204,7 @@ impl Context {
         request: &[u8],
         stream: &mut StreamOwned<ServerConnection, TcpStream>,
     ) -> bool {
-        let operation = first_operation(request);
+        let operation = last_operation(request);
         let act = {
             let mut script = self.script.lock().unwrap();
             let once = script.once.get_mut(&operation).filter(|acts| !acts.is_empty());
@@ -250,8 +255,9 @@ fn receive(stream: &mut impl Read) -> Option<Vec<u8>> {
     Some(message)
 }
 
-fn first_operation(request: &[u8]) -> u32 {
+/// The operation that a message is sent for: a fetch asks for the state first, and then for the key.
+fn last_operation(request: &[u8]) -> u32 {
     let root = Item::parse(request).unwrap();
-    let mut items = root.children().filter(|child| child.tag() == Tag::BATCH_ITEM);
-    items.next().unwrap().required(Tag::OPERATION).unwrap().enumeration().unwrap()
+    let items = root.children().filter(|child| child.tag() == Tag::BATCH_ITEM);
+    items.last().unwrap().required(Tag::OPERATION).unwrap().enumeration().unwrap()
 }

@@ -25,6 +25,10 @@ pub(crate) struct Store {
     pub(crate) counts: BTreeMap<u32, usize>,
     /// Operations that this server does not have.
     pub(crate) lacks: Vec<u32>,
+    /// It takes one operation a message.
+    pub(crate) no_batches: bool,
+    /// It stops at the first operation of a message that it refuses, as the standard says.
+    pub(crate) stops: bool,
     /// Versions that it speaks, minor numbers.
     pub(crate) versions: Vec<i32>,
     next: u32,
@@ -49,6 +53,8 @@ impl Store {
             keys: BTreeMap::new(),
             counts: BTreeMap::new(),
             lacks: Vec::new(),
+            no_batches: false,
+            stops: false,
             versions: vec![0, 1, 2, 3, 4],
             next: first,
             step,
@@ -71,6 +77,18 @@ impl Store {
         let version = header.required(Tag::PROTOCOL_VERSION).unwrap();
         let minor = version.required(Tag::PROTOCOL_VERSION_MINOR).unwrap().integer().unwrap();
         let items: Vec<_> = root.children().filter(|c| c.tag() == Tag::BATCH_ITEM).collect();
+        let mut answers = Vec::new();
+        if self.no_batches && items.len() > 1 {
+            answers.push(no_batch());
+        } else {
+            for item in &items {
+                let (answer, done) = self.item(item);
+                answers.push(answer);
+                if self.stops && !done {
+                    break;
+                }
+            }
+        }
         let mut writer = Writer::default();
         writer.structure(Tag::RESPONSE_MESSAGE, |w| {
             w.structure(Tag::RESPONSE_HEADER, |w| {
@@ -79,14 +97,15 @@ impl Store {
                     w.integer(Tag::PROTOCOL_VERSION_MINOR, minor);
                 });
                 w.date_time(Tag(0x42_0092), 1_764_000_000);
-                w.integer(Tag::BATCH_COUNT, i32::try_from(items.len()).unwrap());
+                w.integer(Tag::BATCH_COUNT, i32::try_from(answers.len()).unwrap());
             });
-            items.iter().for_each(|item| self.item(item, w));
+            answers.iter().for_each(|answer| w.copy(&Item::parse(answer).unwrap()));
         });
         writer.finish().unwrap().to_vec()
     }
 
-    fn item(&mut self, item: &Item<'_>, w: &mut Writer) {
+    /// The answer to one operation, and whether it was done.
+    fn item(&mut self, item: &Item<'_>) -> (Vec<u8>, bool) {
         let operation = item.required(Tag::OPERATION).unwrap().enumeration().unwrap();
         *self.counts.entry(operation).or_default() += 1;
         let mut payload = Writer::default();
@@ -97,7 +116,8 @@ impl Store {
             }
         });
         let payload = payload.finish().unwrap();
-        w.structure(Tag::BATCH_ITEM, |w| {
+        let mut writer = Writer::default();
+        writer.structure(Tag::BATCH_ITEM, |w| {
             w.enumeration(Tag::OPERATION, operation);
             if let Some(id) = item.optional(Tag::UNIQUE_BATCH_ITEM_ID).unwrap() {
                 w.bytes(Tag::UNIQUE_BATCH_ITEM_ID, id.bytes().unwrap());
@@ -111,6 +131,7 @@ impl Store {
                 }
             }
         });
+        (writer.finish().unwrap().to_vec(), outcome.is_ok())
     }
 
     fn operate(&mut self, operation: u32, asked: &Item<'_>, w: &mut Writer) -> Result<(), Reason> {
@@ -253,6 +274,17 @@ impl Store {
         w.text(Tag::UNIQUE_IDENTIFIER, uid);
         Ok(())
     }
+}
+
+/// The refusal of a message as a whole: it names no operation.
+fn no_batch() -> Vec<u8> {
+    let mut writer = Writer::default();
+    writer.structure(Tag::BATCH_ITEM, |w| {
+        w.enumeration(Tag::RESULT_STATUS, 1);
+        w.enumeration(Tag::RESULT_REASON, 4);
+        w.text(Tag::RESULT_MESSAGE, "one operation a message, please");
+    });
+    writer.finish().unwrap().to_vec()
 }
 
 /// The text of the attribute Name among these.
