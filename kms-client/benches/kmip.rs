@@ -29,7 +29,7 @@ use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-/// Verbs that run at a time after a start of the host, as threads of hostd.
+/// Verbs that run at a time after a start of the host, as threads of hostd (whose limit is 512).
 const CALLERS: usize = 64;
 
 struct Bench {

@@ -54,7 +54,8 @@ fn every_changed_header_byte_is_refused_and_logged() {
     }
     assert_eq!(fs::read(mount.at("victim-of-flips")).unwrap(), b"content");
     let logged = log::count(&["ERROR", "victim-of-flips", "open"]) - before;
-    assert_eq!(logged, 4096, "each refusal is logged once");
+    // A log gets no more lines a minute of what users can cause as fast as they can ask.
+    assert!((20..4096).contains(&logged), "{logged} of 4096 refusals are logged");
     mount.unmount();
 }
 

@@ -144,7 +144,8 @@ fn what_was_moved_edited_or_planted_below_is_refused() {
     assert_eq!(get(&f, "user.foreign"), Err(Errno::NODATA));
     assert_eq!(get(&f, "user.planted"), Err(Errno::IO));
     assert_eq!(names(&f), ["user.a", "user.b", "user.planted"].map(String::from).into());
-    assert!(log::count(&["ERROR", "attribute-victim", "getxattr"]) >= sealed.len());
+    // As many as the log gets in a minute.
+    assert!(log::count(&["ERROR", "attribute-victim", "getxattr"]) >= 20);
     mount.unmount();
 }
 

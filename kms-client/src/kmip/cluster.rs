@@ -9,7 +9,8 @@ use super::breaker::Breaker;
 use super::fault::{Fault, NodeError, Outcome};
 use super::link::Budgets;
 use super::node::{Node, Session};
-use super::retry::{another_may_do_better, is_ill, pause};
+use super::refused::Refused;
+use super::retry::{is_ill, pause};
 use super::values::{ResultReason, State};
 use crypto::{Arena, Kek};
 use std::collections::VecDeque;
@@ -61,10 +62,6 @@ struct Recent {
     member: usize,
     made: Instant,
 }
-
-/// What every server that was asked said.
-#[derive(Debug, Default)]
-pub struct Refused(pub Vec<NodeError>);
 
 /// A key, and where it came from.
 #[derive(Debug)]
@@ -134,6 +131,27 @@ impl Cluster {
             std::thread::sleep(wait);
             attempt += 1;
         }
+    }
+
+    /// Brings several keys into the arena, in their order: those that one server gives together, and of which nothing else is to be said.
+    /// Each of the others is `None`, and to be fetched by [`Cluster::fetch`].
+    ///
+    /// # Errors
+    /// [`Refused`] when no server answered at all.
+    pub fn fetch_together(
+        &self,
+        uids: &[String],
+        arena: &Arena,
+        end: Instant,
+    ) -> Result<Vec<Option<Fetched>>, Refused> {
+        let ask = |session: &mut Session<'_>| session.active_keys(uids, arena);
+        let (member, keys) = match self.ask_over(Over::KeptOrSoon, &self.order(""), end, ask) {
+            Ok(answered) => answered,
+            Err(refused) if refused.is_silence() => return Err(refused),
+            Err(_) => return Ok(uids.iter().map(|_| None).collect()),
+        };
+        let fetched = |kek| Fetched { kek, state: Some(State::Active), member };
+        Ok(keys.into_iter().map(|key| key.map(fetched)).collect())
     }
 
     /// Goes through servers in this order until one answers for good; its number and what it said.
@@ -332,53 +350,6 @@ impl Member {
     /// Whether it is known to make no keys.
     pub(super) fn is_read_only(&self) -> bool {
         self.read_only.load(Ordering::Relaxed)
-    }
-}
-
-impl Refused {
-    /// Whether the last answer is one that no other server can better.
-    fn is_final(&self) -> bool {
-        self.0.last().is_some_and(|error| !another_may_do_better(&error.fault))
-    }
-
-    /// Whether any server said that it does not know the key.
-    #[must_use]
-    pub fn is_not_found(&self) -> bool {
-        self.0.iter().any(|error| error.fault.is_not_found())
-    }
-
-    /// Whether all servers that were asked said so, and there were some.
-    #[must_use]
-    pub fn is_found_nowhere(&self) -> bool {
-        !self.0.is_empty() && self.0.iter().all(|error| error.fault.is_not_found())
-    }
-
-    /// The answer that ended the search, if there was one: a refusal, or a state.
-    #[must_use]
-    pub fn answer(&self) -> Option<&NodeError> {
-        self.0.last().filter(|error| !another_may_do_better(&error.fault))
-    }
-
-    /// The first answer that is no usable key, where nothing worse is known: a server gave one.
-    #[must_use]
-    pub fn bad_key(&self) -> Option<&NodeError> {
-        self.0.iter().find(|error| matches!(error.fault, Fault::Key(_)))
-    }
-
-    /// Whether all who were asked work, but have nothing that makes keys.
-    #[must_use]
-    pub fn is_read_only(&self) -> bool {
-        !self.0.is_empty() && self.0.iter().all(|error| error.fault.is_unsupported())
-    }
-}
-
-impl std::fmt::Display for Refused {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        if self.0.is_empty() {
-            return f.write_str("no KMIP server could be asked in time");
-        }
-        let all: Vec<_> = self.0.iter().map(ToString::to_string).collect();
-        f.write_str(&all.join("; "))
     }
 }
 

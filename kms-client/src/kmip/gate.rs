@@ -7,7 +7,10 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Most operations of a provider at a time. After a start of the host all its VMs ask at once; more connections would not make
+/// Most keys that are fetched in one message: as many as fit with their states.
+pub(super) const MAX_TOGETHER: usize = super::request::MAX_BATCH / 2;
+
+/// Most fetches of a provider at a time, and most keys that are made. After a start of the host all its VMs ask at once; more connections would not make
 /// a server faster, and the hosts of a cluster start together.
 pub(super) const MAX_AT_ONCE: usize = 4;
 

@@ -5,8 +5,9 @@
 //! only when it is nowhere to be seen makes another key under another name, and reports the one that may be left over. Then it
 //! activates the key, gives it its tags, and sees that other servers have it.
 
-use super::cluster::{Cluster, Refused, ensure_active, makes_no_keys, random};
+use super::cluster::{Cluster, ensure_active, makes_no_keys, random};
 use super::fault::{NodeError, Outcome};
+use super::refused::Refused;
 use super::request::Attribute;
 use super::retry::{another_may_do_better, pause};
 use crypto::{Arena, CheckValue};

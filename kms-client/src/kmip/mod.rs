@@ -7,7 +7,9 @@
 pub mod breaker;
 pub mod cluster;
 pub mod fault;
+mod fetching;
 mod gate;
+mod gather;
 mod health;
 pub mod key_block;
 mod ledger;
@@ -19,6 +21,7 @@ mod pem;
 mod pinned;
 mod provider;
 mod recording;
+pub mod refused;
 pub mod request;
 pub mod response;
 pub mod retry;

@@ -143,6 +143,33 @@ impl Session<'_> {
         }
     }
 
+    /// States and keys of several, up to [`MAX_BATCH`] / 2, in one message. Only those that came whole and that the server calls active;
+    /// each of the others is worth a question of its own.
+    ///
+    /// # Errors
+    /// [`NodeError`] when there was no answer to the message.
+    pub fn active_keys(
+        &mut self,
+        uids: &[String],
+        arena: &Arena,
+    ) -> Result<Vec<Option<Kek>>, NodeError> {
+        let question = |uid| [Call::GetAttributes(uid, &["State"]), Call::Get(uid)];
+        let calls: Vec<_> = uids.iter().flat_map(|uid| question(uid)).collect();
+        let mut keys = Vec::with_capacity(uids.len());
+        let mut active = false;
+        self.batch(&calls, |index, answer| {
+            let Some(uid) = uids.get(index / 2) else { return Ok(()) };
+            if index % 2 == 0 {
+                active = matches!(state_of(answer, uid), Ok(Ok(Some(State::Active))));
+                return Ok(());
+            }
+            let payload = answer.ok().flatten().filter(|_| active);
+            keys.push(payload.and_then(|payload| key_block::read(&payload, uid, arena).ok()));
+            Ok(())
+        })?;
+        Ok(keys)
+    }
+
     /// These attributes of a key, as far as it has them; all of them when `names` is empty.
     ///
     /// # Errors

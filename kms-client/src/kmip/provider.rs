@@ -1,19 +1,21 @@
 //! A KMIP cluster as a provider of keys.
 //!
 //! Owns the settings, the way from the trait's calls to the cluster, the translation of faults, and the thread that checks the servers
-//! from time to time. It must not know sockets or messages. Flow: `fetch` joins those who want the same key, waits for a place, and
-//! has the cluster fetch it; `create_key` has the cluster make one; both note in the ledger what they saw.
+//! from time to time. It must not know sockets or messages. Flow: `fetch` joins those who want the same key, gathers different keys
+//! that are wanted together, and has the cluster fetch them; `create_key` has the cluster make one; both note in the ledger what they saw.
 
-use super::cluster::{Cluster, Refused};
-use super::fault::Fault;
-use super::gate::{Flights, Gate, MAX_AT_ONCE, MAX_WAIT};
+use super::cluster::Cluster;
+use super::fetching::FetchResult;
+use super::gate::{Flights, Gate, MAX_AT_ONCE, MAX_TOGETHER, MAX_WAIT};
+use super::gather::Gather;
 use super::health;
 use super::ledger::Ledger;
 use super::link::Budgets;
 use super::node::Node;
+use super::refused::Refused;
 use super::request::Attribute;
 use super::tls::{Identity, TlsFiles};
-use super::values::{State, Version};
+use super::values::Version;
 use crate::{Clock, KeyProvider, KeyRecord, KmsError, ProviderStatus, ServerStatus};
 use crypto::{Arena, Kek, KeyId};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
@@ -65,10 +67,11 @@ pub(super) struct Inner {
     pub(super) settings: KmipSettings,
     pub(super) cluster: Cluster,
     pub(super) identity: Arc<Identity>,
-    arena: Arena,
+    pub(super) arena: Arena,
     pub(super) clock: Clock,
     gate: Gate,
-    flights: Flights<Result<Arc<Kek>, FetchFault>>,
+    flights: Flights<FetchResult>,
+    pub(super) gather: Gather<FetchResult>,
     pub(super) ledger: Ledger,
     canary: Mutex<Option<String>>,
     pub(super) checked: Mutex<Vec<ServerStatus>>,
@@ -76,15 +79,6 @@ pub(super) struct Inner {
     pub(super) file_problem: Mutex<Option<String>>,
     /// Held by the one who checks.
     checking: Mutex<()>,
-}
-
-/// Why a fetch failed, for all who waited for it.
-#[derive(Debug, Clone)]
-enum FetchFault {
-    NotFound(String),
-    Denied(String),
-    BadKey(String),
-    Unavailable(String),
 }
 
 impl KmipProvider {
@@ -120,6 +114,7 @@ impl KmipProvider {
             clock,
             gate: Gate::new(MAX_AT_ONCE),
             flights: Flights::new(),
+            gather: Gather::new(MAX_AT_ONCE, MAX_TOGETHER),
             ledger: Ledger::default(),
             canary: Mutex::new(None),
             checked: Mutex::default(),
@@ -220,24 +215,9 @@ impl KeyProvider for KmipProvider {
 }
 
 impl Inner {
-    fn fetch(&self, uid: &str) -> Result<Arc<Kek>, FetchFault> {
-        let Some(_place) = self.gate.enter(Instant::now() + MAX_WAIT) else {
-            return Err(FetchFault::Unavailable("too many keys are being fetched".to_owned()));
-        };
-        let end = self.cluster.end();
-        let compromised = self.settings.allow_compromised;
-        match self.cluster.fetch(uid, compromised, &self.arena, end) {
-            Ok(fetched) => {
-                self.ledger.fetched(uid, fetched.state);
-                Ok(Arc::new(fetched.kek))
-            }
-            Err(refused) => Err(FetchFault::of(&refused, self.cluster.members.len())),
-        }
-    }
-
     fn create(&self, copies: usize) -> Result<KeyId, KmsError> {
         let Some(_place) = self.gate.enter(Instant::now() + MAX_WAIT) else {
-            return Err(self.unavailable("too many keys are being fetched"));
+            return Err(self.unavailable("too many keys are being made"));
         };
         let end = self.cluster.end();
         let base = hex::encode(crypto::random_array::<16>()?);
@@ -335,40 +315,6 @@ impl Inner {
         };
         *lock(&self.canary) = Some(uid.clone());
         Some(uid)
-    }
-}
-
-impl FetchFault {
-    fn of(refused: &Refused, members: usize) -> Self {
-        let said = refused.to_string();
-        if let Some(answer) = refused.answer() {
-            return match &answer.fault {
-                Fault::State(State::Destroyed | State::DestroyedCompromised) => {
-                    Self::NotFound(said)
-                }
-                Fault::State(State::Compromised) => {
-                    Self::Denied(format!("{said}; allow_compromised lets it unwrap what there is"))
-                }
-                _ => Self::Denied(said),
-            };
-        }
-        if refused.is_found_nowhere() && refused.0.len() >= members {
-            return Self::NotFound(said);
-        }
-        if refused.bad_key().is_some() {
-            return Self::BadKey(said);
-        }
-        Self::Unavailable(said)
-    }
-
-    fn into_error(self, key: &KeyId) -> KmsError {
-        let provider = key.provider().to_owned();
-        match self {
-            Self::NotFound(reason) => KmsError::NotFound { key: key.clone(), reason },
-            Self::Denied(reason) => KmsError::Denied { provider, reason },
-            Self::BadKey(reason) => KmsError::BadKey { provider, reason },
-            Self::Unavailable(reason) => KmsError::Unavailable { provider, reason },
-        }
     }
 }
 

@@ -7,9 +7,9 @@ use crate::server::{Act, Server};
 use crate::session::arena;
 use crate::store::Store;
 use crypto::{Arena, KeyId};
-use kms_client::KeyProvider;
 use kms_client::kmip::KmipProvider;
 use kms_client::kmip::values::Operation;
+use kms_client::{KeyProvider, KmsError};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -53,6 +53,44 @@ fn many_keys_take_few_connections_and_every_server() {
     let (one, two) = (handshakes(&first) - before, handshakes(&second));
     assert!((1..=4).contains(&one) && (1..=4).contains(&two), "{one} and {two} connections");
     assert_eq!(arena.usage().used, 0);
+}
+
+#[test]
+fn each_of_many_gets_its_own_answer() {
+    let (authority, arena) = (Authority::new(), arena());
+    let server = Server::start(&authority);
+    let ids = keys(&authority, &server, &arena);
+    let provider =
+        KmipProvider::open(settings(&authority, &[server.address]), now, &arena).unwrap();
+    let values: Vec<_> =
+        ids.iter().map(|id| provider.fetch(id, &arena).unwrap().check_value()).collect();
+    // Among them one that is Pre-Active, one deactivated, one compromised, one gone; with and without a stop at the first refusal.
+    for stops in [false, true] {
+        let mut store = server.store.lock().unwrap();
+        store.stops = stops;
+        for (index, state) in [(0, 1), (10, 3), (20, 4)] {
+            store.keys.get_mut(ids[index].uid()).unwrap().state = state;
+        }
+        store.keys.remove(ids[30].uid());
+        drop(store);
+        server.always(Operation::Get, Act::Late(std::time::Duration::from_millis(20)));
+        std::thread::scope(|scope| {
+            for (index, id) in ids.iter().enumerate() {
+                let (provider, arena, values) = (&provider, &arena, &values);
+                scope.spawn(move || match (index, provider.fetch(id, arena)) {
+                    (20, Err(KmsError::Denied { reason, .. })) => {
+                        assert!(reason.contains("Compromised"), "{reason}");
+                    }
+                    (30, Err(KmsError::NotFound { .. })) => {}
+                    (20 | 30, other) => panic!("key {index}: {other:?}"),
+                    (_, fetched) => assert_eq!(fetched.unwrap().check_value(), values[index]),
+                });
+            }
+        });
+        assert_eq!(server.store.lock().unwrap().keys[ids[0].uid()].state, 2, "it was activated");
+        assert!(provider.may_wrap(&ids[10]).is_err() && provider.may_wrap(&ids[11]).is_ok());
+        assert_eq!(arena.usage().used, 0);
+    }
 }
 
 /// A machine on which nothing works: every connection is closed at once, and counted.
@@ -171,7 +209,7 @@ fn a_server_that_stops_at_the_first_refusal_is_understood() {
     provider.fetch(&id, &arena).unwrap();
     let gone = KeyId::new("kmip", "4711").unwrap();
     let error = provider.fetch(&gone, &arena).unwrap_err();
-    assert!(matches!(error, kms_client::KmsError::NotFound { .. }), "{error}");
+    assert!(matches!(error, KmsError::NotFound { .. }), "{error}");
     // No states there: the key is asked for alone.
     server.store.lock().unwrap().lacks.push(Operation::GetAttributes.number());
     provider.fetch(&id, &arena).unwrap();
