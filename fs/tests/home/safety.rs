@@ -8,6 +8,7 @@ use std::fs::{self, OpenOptions};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{FileExt, symlink};
 use std::path::Path;
+use std::time::Instant;
 
 const EIO: i32 = 5;
 
@@ -44,7 +45,7 @@ fn every_changed_header_byte_is_refused_and_logged() {
     fs::write(mount.at("victim-of-flips"), b"content").unwrap();
     let below =
         OpenOptions::new().read(true).write(true).open(store.below("victim-of-flips")).unwrap();
-    let before = log::count(&["victim-of-flips"]);
+    let (before, start) = (log::count(&["victim-of-flips"]), Instant::now());
     for at in 0..4096 {
         let mut byte = [0];
         below.read_exact_at(&mut byte, at).unwrap();
@@ -54,8 +55,9 @@ fn every_changed_header_byte_is_refused_and_logged() {
     }
     assert_eq!(fs::read(mount.at("victim-of-flips")).unwrap(), b"content");
     let logged = log::count(&["ERROR", "victim-of-flips", "open"]) - before;
-    // A log gets no more lines a minute of what users can cause as fast as they can ask.
-    assert!((20..4096).contains(&logged), "{logged} of 4096 refusals are logged");
+    // Users can cause these as fast as they can ask: the log gets twenty a minute, and how many were left out.
+    let minutes = usize::try_from(start.elapsed().as_secs() / 60).unwrap();
+    assert!((20..=20 * (minutes + 1)).contains(&logged), "{logged} of 4096 refusals are logged");
     mount.unmount();
 }
 
