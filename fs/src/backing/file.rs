@@ -9,6 +9,7 @@ use rustix::io::{Errno, ReadWriteFlags};
 use std::io::IoSliceMut;
 use std::num::NonZeroU64;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::{fs::File, io};
 
@@ -26,7 +27,8 @@ const IN_MEMORY: [u64; 3] = [0x0102_1994, 0x8584_58f6, 0x9584_58f6];
 #[derive(Debug)]
 pub struct FileBacking {
     fd: OwnedFd,
-    is_memory: bool,
+    /// Looked up when somebody asks: a file of a home is opened often and never asked.
+    is_memory: OnceLock<bool>,
     can_tell: Capability,
     can_punch: Capability,
     can_zero: Capability,
@@ -35,11 +37,9 @@ pub struct FileBacking {
 impl FileBacking {
     /// Over an open file or block device. The access mode of the descriptor decides what works.
     pub fn new(fd: impl Into<OwnedFd>) -> Self {
-        let fd = fd.into();
-        let kind = rustix::fs::fstatfs(&fd).map(|fs| fs.f_type.cast_unsigned());
         Self {
-            fd,
-            is_memory: kind.is_ok_and(|kind| IN_MEMORY.contains(&kind)),
+            fd: fd.into(),
+            is_memory: OnceLock::new(),
             can_tell: Capability::default(),
             can_punch: Capability::default(),
             can_zero: Capability::default(),
@@ -121,7 +121,7 @@ impl Backing for FileBacking {
     /// `RWF_NOWAIT` of preadv2(2): EAGAIN, or a part, when the rest is not in the page cache. What is at hand in
     /// part is read again by whoever can wait, which is simpler than to keep count and no slower than the device.
     fn read_ready(&self, offset: u64, buf: &mut [u8]) -> io::Result<bool> {
-        if self.is_memory {
+        if self.is_memory() {
             return self.read_at(offset, buf).map(|()| true);
         }
         let mut done = 0;
@@ -138,7 +138,10 @@ impl Backing for FileBacking {
     }
 
     fn is_memory(&self) -> bool {
-        self.is_memory
+        *self.is_memory.get_or_init(|| {
+            let kind = rustix::fs::fstatfs(&self.fd).map(|fs| fs.f_type.cast_unsigned());
+            kind.is_ok_and(|kind| IN_MEMORY.contains(&kind))
+        })
     }
 
     fn write_at(&self, mut offset: u64, mut buf: &[u8]) -> io::Result<()> {
