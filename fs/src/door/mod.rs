@@ -45,12 +45,13 @@ pub struct HomeServer {
 ///
 /// # Errors
 /// When the kernel does not answer as FUSE on this descriptor, for example because it was never mounted.
-pub fn serve(home: Home, fuse: OwnedFd, settings: Settings) -> io::Result<HomeServer> {
+pub fn serve(mut home: Home, fuse: OwnedFd, settings: Settings) -> io::Result<HomeServer> {
     let mut config = Config::default();
     // Permissions are checked by the kernel (`default_permissions`), who may enter by `allow_other`.
     config.acl = SessionACL::All;
     config.n_threads = Some(settings.threads.clamp(1, MAX_THREADS));
     config.clone_fd = true;
+    home.set_alone(settings.caching == Caching::Exclusive);
     let nodes = home.nodes();
     let faults = Arc::new(Faults::default());
     let (searches, queue) =

@@ -11,7 +11,7 @@ use super::keys::HomeKeys;
 use super::layout::{self, HEADER, MAX_SIZE, SECTOR, SECTOR_LEN, Span, in_memory};
 use super::ranges::{Access, RangeLock};
 use super::recent::Recent;
-use super::scratch::{CHUNK, with_cipher_buffer};
+use super::scratch::{PIECE, with_cipher_buffer};
 use super::store::Store;
 use super::tail::Tail;
 use crate::flush::Flusher;
@@ -38,6 +38,8 @@ pub(crate) struct HomeFile<S> {
     unsettled: AtomicBool,
     /// Held while it is asked.
     settling: Mutex<()>,
+    /// Only this host can see it.
+    pub(super) alone: bool,
 }
 
 impl<S: Store> HomeFile<S> {
@@ -62,10 +64,17 @@ impl<S: Store> HomeFile<S> {
             looked: Recent::default(),
             unsettled: AtomicBool::new(false),
             settling: Mutex::default(),
+            alone: false,
         };
         file.load_header(stored)?;
         file.looked.get(|| Ok::<(), HomeError>(()))?;
         Ok(file)
+    }
+
+    /// The same for a file that only this host can see, if `alone`: the caller vouches for that.
+    pub(crate) fn seen_by_us_only(mut self, alone: bool) -> Self {
+        self.alone = alone;
+        self
     }
 
     /// Notices when others have changed the size since the file was opened here; looks at most once a moment. Others
@@ -127,6 +136,9 @@ impl<S: Store> HomeFile<S> {
         }
         self.look_again()?;
         let mut tail = self.exclusive();
+        if self.is_first(&tail, at, data.len()) {
+            return self.write_first(&mut tail, data);
+        }
         self.ensure_header(&mut tail)?;
         let old = tail.size;
         if end > old {
@@ -198,8 +210,12 @@ impl<S: Store> HomeFile<S> {
 
     /// Writes inside the size; the caller holds the tail.
     pub(super) fn write_inside(&self, mut at: u64, mut data: &[u8]) -> Result<(), HomeError> {
+        let whole = Span::new(at, at + data.len() as u64);
+        let _held = self.ranges.acquire(whole.from..whole.to, Access::Write);
         while !data.is_empty() {
-            let (piece, rest) = data.split_at(data.len().min(CHUNK));
+            // Cut where sectors end.
+            let room = PIECE - in_memory(at % PIECE as u64);
+            let (piece, rest) = data.split_at(data.len().min(room));
             self.write_piece(at, piece)?;
             at += piece.len() as u64;
             data = rest;
@@ -208,11 +224,10 @@ impl<S: Store> HomeFile<S> {
     }
 
     /// Head, tail, body: the edge sectors are read first where they are covered in part, the body is not;
-    /// all three go out in one write.
+    /// all three go out in one write. The caller holds the range.
     fn write_piece(&self, at: u64, data: &[u8]) -> Result<(), HomeError> {
         let cipher = self.expect_cipher()?;
         let span = Span::new(at, at + data.len() as u64);
-        let _held = self.ranges.acquire(span.from..span.to, Access::Write);
         with_cipher_buffer(in_memory(span.to - span.from), |out| {
             if span.ragged_head() {
                 let sector = &mut out[..SECTOR_LEN];
@@ -247,9 +262,13 @@ impl<S: Store> HomeFile<S> {
     }
 
     /// Reads whole sectors and decrypts them.
-    pub(super) fn load(&self, cipher: &Xts, at: u64, out: &mut [u8]) -> Result<(), HomeError> {
-        self.store.read_at(HEADER + at, out).map_err(HomeError::io("read of a file"))?;
-        Ok(cipher.decrypt(at / SECTOR, out)?)
+    pub(super) fn load(&self, cipher: &Xts, mut at: u64, out: &mut [u8]) -> Result<(), HomeError> {
+        for piece in out.chunks_mut(PIECE) {
+            self.store.read_at(HEADER + at, piece).map_err(HomeError::io("read of a file"))?;
+            cipher.decrypt(at / SECTOR, piece)?;
+            at += piece.len() as u64;
+        }
+        Ok(())
     }
 
     pub(super) fn expect_cipher(&self) -> Result<&Xts, HomeError> {

@@ -2,6 +2,7 @@ use super::*;
 use crate::backing::{Backing, Call, Fault, FaultyBacking, FileBacking, When};
 use crate::home::keys::OPEN_FILE_ARENA;
 use crate::home::layout::{UNIT, physical};
+use crate::home::scratch::CHUNK;
 use crate::home::space::Zeroing;
 use crate::safe::Names;
 use crypto::{Arena, HomeKey};
@@ -101,6 +102,45 @@ fn a_header_is_not_made_while_another_host_makes_one() {
         writer.join().unwrap().unwrap();
     });
     assert_eq!(all(&file), b"waits");
+}
+
+/// Alone, header and data go out together, and what is stored is what the long way stores: sectors that were written,
+/// zeros in pad and carrier, and the length.
+#[test]
+fn the_first_write_of_a_file_that_nobody_else_sees_stores_the_same() {
+    for len in [1, 511, 512, 513, 4095, 4096, 4097, 10_000, CHUNK - 1, CHUNK] {
+        let stored = [true, false].map(|alone| {
+            let fixture = Fixture::new();
+            let file = fixture.open().unwrap().seen_by_us_only(alone);
+            file.write(0, &pattern(len)).unwrap();
+            assert_eq!(fixture.stored_len(), physical(len as u64), "{len}");
+            let mut image = vec![0; in_memory(fixture.stored_len())];
+            fixture.stored().read_at(0, &mut image).unwrap();
+            file.write(len as u64, b"and more").unwrap();
+            let expected = [&pattern(len)[..], b"and more"].concat();
+            assert!(all(&file) == expected, "{len}, alone: {alone}");
+            assert!(all(&fixture.open().unwrap()) == expected, "{len}, alone: {alone}, opened");
+            let zeros = image.chunks(SECTOR_LEN).map(|sector| sector.iter().all(|&byte| byte == 0));
+            zeros.collect::<Vec<_>>()
+        });
+        assert_eq!(stored[0], stored[1], "{len}");
+    }
+}
+
+/// The short way is two calls; that it is taken shows where the first of them, or the second, fails.
+#[test]
+fn the_first_write_of_a_file_that_nobody_else_sees_is_one_write() {
+    for call in [0, 1] {
+        let disk = Arc::new(FaultyBacking::new(0));
+        let file = HomeFile::open(Arc::clone(&disk), 0, keys(), "f".into());
+        let file = file.unwrap().seen_by_us_only(true);
+        disk.inject(Fault::eio_at(disk.calls() + call));
+        file.write(0, &pattern(700)).unwrap_err();
+        disk.heal();
+        let before = disk.calls();
+        file.write(0, &pattern(700)).unwrap();
+        assert_eq!((disk.calls() - before, disk.live().len() as u64), (2, physical(700)));
+    }
 }
 
 #[test]

@@ -74,6 +74,7 @@ fn no_byte_is_lost_wherever_the_storage_fills_up() {
         Arc::new(HomeKeys::new(key, Uuid::from_u128(7), Names::Plain, arena.clone()).unwrap());
     let changes = [
         Change::Write { at: 0, len: 10 },
+        Change::Write { at: 0, len: 5000 },
         Change::Write { at: 90, len: 5000 },
         Change::Write { at: 4096, len: 4096 },
         Change::Write { at: 4000, len: 700 },
@@ -82,12 +83,15 @@ fn no_byte_is_lost_wherever_the_storage_fills_up() {
         Change::Size(4096),
     ];
     let mut faults = 0;
-    for size in [None, Some(0), Some(100), Some(4096), Some(5000), Some(8192)] {
-        for (change, short) in changes.iter().flat_map(|change| SHORT.map(|short| (*change, short)))
-        {
+    let sizes = [None, Some(0), Some(100), Some(4096), Some(5000), Some(8192)];
+    for (alone, size) in [false, true].into_iter().flat_map(|alone| sizes.map(|size| (alone, size)))
+    {
+        let image = Image { size, alone };
+        let fit = changes.iter().filter(|change| image.can_take(change));
+        for (change, short) in fit.flat_map(|change| SHORT.map(|short| (*change, short))) {
             for call in 0..MOST_CALLS {
-                let case = format!("{change:?} of {size:?} bytes, call {call}, {short} written");
-                if !one(&keys, size, change, (call, short), &case) {
+                let case = format!("{change:?} of {image:?}, call {call}, {short} written");
+                if !one(&keys, image, change, (call, short), &case) {
                     break;
                 }
                 faults += 1;
@@ -97,9 +101,28 @@ fn no_byte_is_lost_wherever_the_storage_fills_up() {
     assert!(faults > 300, "only {faults} faults struck");
 }
 
-/// A stored file with this content; of no size, it has room for a header and none in it.
-fn stored(keys: &Arc<HomeKeys>, content: Option<&[u8]>) -> Vec<u8> {
-    let Some(content) = content else { return vec![0; in_memory(HEADER)] };
+/// A stored file of this plain size, which nobody but us sees, or others too. Of no size, it is empty or, for others, has
+/// room for a header and none in it.
+#[derive(Debug, Clone, Copy)]
+struct Image {
+    size: Option<usize>,
+    alone: bool,
+}
+
+impl Image {
+    /// The storage of the test is a disk, which no write makes longer: an empty file must first be given a size.
+    fn can_take(self, change: &Change) -> bool {
+        let empty = self.size.is_none() && self.alone;
+        !empty || matches!(change, Change::Write { at: 0, .. })
+    }
+}
+
+fn stored(keys: &Arc<HomeKeys>, image: Image, content: &[u8]) -> Vec<u8> {
+    match image {
+        Image { size: None, alone: true } => return Vec::new(),
+        Image { size: None, alone: false } => return vec![0; in_memory(HEADER)],
+        Image { size: Some(_), .. } => {}
+    }
     let raw = tempfile::tempfile().unwrap();
     let store = FileBacking::from(raw.try_clone().unwrap());
     let file = HomeFile::open(store, 0, Arc::clone(keys), "f".into()).unwrap();
@@ -114,14 +137,16 @@ fn stored(keys: &Arc<HomeKeys>, content: Option<&[u8]>) -> Vec<u8> {
 /// One change with one fault; false when the change was done before the fault could strike.
 fn one(
     keys: &Arc<HomeKeys>,
-    size: Option<usize>,
+    image: Image,
     change: Change,
     (call, short): (u64, u64),
     case: &str,
 ) -> bool {
-    let old: Vec<u8> = (0..size.unwrap_or(0)).map(|at| u8::try_from(at % 250).unwrap()).collect();
-    let disk = Arc::new(FaultyBacking::with_image(stored(keys, size.map(|_| &old[..]))));
-    let (file, new) = (open(&disk, keys), change.expected(&old));
+    let size = image.size.unwrap_or(0);
+    let old: Vec<u8> = (0..size).map(|at| u8::try_from(at % 250).unwrap()).collect();
+    let disk = Arc::new(FaultyBacking::with_image(stored(keys, image, &old)));
+    let file = open(&disk, keys).seen_by_us_only(image.alone);
+    let new = change.expected(&old);
     let before = disk.calls();
     disk.inject(Fault::full_at(before + call, short));
     let done = change.apply(&file);

@@ -14,6 +14,7 @@ mod create;
 mod error;
 mod extended;
 mod file;
+mod first;
 mod folder;
 pub mod header;
 mod keys;

@@ -172,6 +172,7 @@ impl Home {
         let stored = u64::try_from(stat.st_size).unwrap_or(0);
         let store = FileBacking::new(fd);
         let file = HomeFile::open(store, stored, Arc::clone(&self.keys), node.label(&self.names))?;
+        let file = file.seen_by_us_only(self.alone);
         if self.doubts.load(Ordering::Acquire) {
             file.doubt();
         }

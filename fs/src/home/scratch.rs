@@ -8,6 +8,10 @@ use std::cell::RefCell;
 /// Largest request of the door, and the piece in which longer work is cut.
 pub(crate) const CHUNK: usize = 1024 * 1024;
 
+/// Storage and cipher take turns on pieces of this length, which stay in the processor's second-level cache between
+/// them: reads and writes of 1 MiB were a tenth faster than in one piece. A whole number of units.
+pub(crate) const PIECE: usize = 128 * 1024;
+
 /// A chunk, and the sectors or units at both of its ends.
 const LEN: usize = CHUNK + 8192;
 

@@ -28,6 +28,8 @@ pub(super) struct Tail {
     stored: Stored,
     /// A header whose write failed. It may have reached the storage, so another try must write the same one.
     unwritten: Option<Box<([u8; PAGE_LEN], Xts)>>,
+    /// The stored length is 0, unless others have changed it.
+    empty: bool,
 }
 
 /// When a pad or carrier that is not zero was found.
@@ -51,8 +53,8 @@ enum Zeroed {
 
 impl Tail {
     pub(super) fn of(stored: u64) -> Tail {
-        let stored = decode(stored);
-        Tail { size: stored.size(), clean: false, unsure: false, stored, unwritten: None }
+        let (empty, stored) = (stored == 0, decode(stored));
+        Tail { size: stored.size(), clean: false, unsure: false, stored, unwritten: None, empty }
     }
 
     /// Do pad and carrier read as zero, whatever happens?
@@ -60,7 +62,18 @@ impl Tail {
         self.clean
     }
 
-    fn set(&mut self, size: u64, clean: bool) {
+    /// Is nothing stored, as far as is known here?
+    pub(super) fn is_empty(&self) -> bool {
+        self.empty && self.stored == Stored::Virgin
+    }
+
+    /// Keeps a header whose write failed, in a file that was `emptied` after it.
+    pub(super) fn keep_header(&mut self, header: Box<([u8; PAGE_LEN], Xts)>, emptied: bool) {
+        self.unwritten = Some(header);
+        self.empty = emptied;
+    }
+
+    pub(super) fn set(&mut self, size: u64, clean: bool) {
         self.size = size;
         self.clean = clean;
         self.stored = Stored::Sized(size);
@@ -149,20 +162,26 @@ impl<S: Store> HomeFile<S> {
             // Part of a header that never became one: it must not come back in the place of this one.
             self.set_len(0)?;
         }
-        let header = match tail.unwritten.take() {
-            Some(header) => header,
-            None => Box::new(self.keys.create(&self.label)?),
-        };
+        let header = self.next_header(tail)?;
         if let Err(error) = self.store.write_at(0, &header.0) {
-            tail.unwritten = Some(header);
-            if tail.stored == Stored::Virgin {
-                // Back to a file that was never written; if this fails too, a partial header is still one.
-                let _ = self.store.set_len(0);
-            }
+            // Back to a file that was never written; if this fails too, a partial header is still one.
+            let emptied = tail.stored == Stored::Virgin && self.store.set_len(0).is_ok();
+            tail.keep_header(header, emptied);
             return Err(HomeError::io("write of a file header")(error));
         }
         self.cipher.get_or_init(|| header.1);
         Ok(())
+    }
+
+    /// The header to write: one that was to be written before, or a new one.
+    pub(super) fn next_header(
+        &self,
+        tail: &mut Tail,
+    ) -> Result<Box<([u8; PAGE_LEN], Xts)>, HomeError> {
+        match tail.unwritten.take() {
+            Some(header) => Ok(header),
+            None => Ok(Box::new(self.keys.create(&self.label)?)),
+        }
     }
 
     /// Makes the file longer. The caller has made the header.
@@ -310,7 +329,7 @@ impl<S: Store> HomeFile<S> {
         self.store.len().map_err(HomeError::io("length of a file"))
     }
 
-    fn set_len(&self, stored: u64) -> Result<(), HomeError> {
+    pub(super) fn set_len(&self, stored: u64) -> Result<(), HomeError> {
         let set = self.store.set_len(stored);
         self.changed();
         set.map_err(HomeError::io("change of a file's length"))

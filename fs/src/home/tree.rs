@@ -31,6 +31,8 @@ pub struct Home {
     pub(super) names: Arc<Naming>,
     /// The storage has nothing to tell when a file is closed.
     local: bool,
+    /// Only this host can see it.
+    pub(super) alone: bool,
     /// A sync of some file has failed: from then on, what was not synced by us is taken for lost in a crash.
     pub(super) doubts: Arc<AtomicBool>,
 }
@@ -64,7 +66,13 @@ impl Home {
         let keys = Arc::new(HomeKeys::new(key, vm, names, arena).map_err(no_key)?);
         let local = is_local(&dir)?;
         let nodes = Nodes::new(dir, &stat, Pressure::of_process(), Arc::clone(&naming));
-        Ok(Home { keys, nodes: Arc::new(nodes), names: naming, local, doubts: Arc::default() })
+        let (nodes, doubts) = (Arc::new(nodes), Arc::default());
+        Ok(Home { keys, nodes, names: naming, local, alone: false, doubts })
+    }
+
+    /// Says whether anybody else can see the storage while this home is served.
+    pub(crate) fn set_alone(&mut self, alone: bool) {
+        self.alone = alone;
     }
 
     /// Whether the storage may tell of faults of earlier writes when a file is closed.

@@ -33,6 +33,11 @@ fn open(disk: &Arc<Disk>, keys: &Arc<HomeKeys>) -> HomeFile<Arc<Disk>> {
     HomeFile::open(Arc::clone(disk), stored, Arc::clone(keys), "model".into()).unwrap()
 }
 
+/// A file that only we see, or others too.
+fn open_for(disk: &Arc<Disk>, keys: &Arc<HomeKeys>, dice: &mut Dice) -> HomeFile<Arc<Disk>> {
+    open(disk, keys).seen_by_us_only(dice.coin())
+}
+
 /// One life of a file: operations, crashes, and going on from what a crash left.
 struct Life {
     keys: Arc<HomeKeys>,
@@ -51,9 +56,9 @@ struct Life {
 }
 
 impl Life {
-    fn new(keys: &Arc<HomeKeys>, image: Vec<u8>, content: Vec<u8>, dice: Dice) -> Life {
+    fn new(keys: &Arc<HomeKeys>, image: Vec<u8>, content: Vec<u8>, mut dice: Dice) -> Life {
         let disk = Disk::of(image.clone());
-        let file = open(&disk, keys);
+        let file = open_for(&disk, keys, &mut dice);
         let keys = Arc::clone(keys);
         Life {
             keys,
@@ -99,7 +104,7 @@ impl Life {
         if self.file.verdict().is_err() {
             // A sync failed inside an operation, and fails all that follow until the file is opened again.
             assert!(self.file.sync(true).is_err(), "a failed sync is forgotten");
-            self.file = open(&self.disk, &self.keys);
+            self.file = open_for(&self.disk, &self.keys, &mut self.dice);
             self.file.doubt();
         }
         match self.dice.below(13) {
