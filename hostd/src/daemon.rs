@@ -258,7 +258,7 @@ async fn answer(host: &Arc<Host>) -> Result<(), StartError> {
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let routes = control::router(Arc::clone(host));
     // The sender lives until the stop; its end is a stop as well.
-    let server = tokio::spawn(control::serve(gate, routes, control::HEAD_WAIT, stopped));
+    let server = tokio::spawn(control::serve(gate, routes, control::CLIENT_WAIT, stopped));
     tracing::info!("ready on {}", host.config.control_socket().display());
     notify("READY=1");
     let mut tick = tokio::time::interval(EXPIRE_EVERY);

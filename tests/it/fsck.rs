@@ -49,7 +49,9 @@ fn damage_is_named_and_remains_are_cleared() {
 
     // Damage is named, left alone, and the end of the command.
     let edited = host.file("web01", "home/edited");
-    File::options().write(true).open(&edited).unwrap().write_all_at(b"!", 20).unwrap();
+    let mut bytes = fs::read(&edited).unwrap();
+    bytes[20] ^= 1;
+    fs::write(&edited, bytes).unwrap();
     set_length(&host.file("web01", "disks/root.data"), 4096);
     let said = host.coffer(&["vm", "fsck", "web01", "--repair"]);
     said.refused(9, &["2 findings are not mended"]);

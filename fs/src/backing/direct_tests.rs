@@ -149,19 +149,36 @@ fn direct_and_cached_writers_of_one_page_never_lose_each_others_sectors() {
 #[test]
 fn aligned_requests_stay_out_of_the_page_cache() {
     let Some(backing) = direct(1 << 20, None) else { return };
-    let cached = rustix::io::dup(backing.cached.as_fd()).unwrap();
+    let cached = FileBacking::new(rustix::io::dup(backing.cached.as_fd()).unwrap());
     let volume = volume(backing);
     let mut data = bytes(1 << 20, 3);
     let expected = data.clone();
     volume.write(0, &mut data).unwrap();
-    volume.read(0, &mut data).unwrap();
+    let from_drive = read_from_drive(|| volume.read(0, &mut data).unwrap());
     assert!(data == expected);
-    // Nothing is at hand without waiting, which a cached page would be.
-    let cached = FileBacking::new(cached);
-    let mut page = [0; 4096];
-    let held = (0..256)
-        .filter(|page_number| cached.read_ready(page_number * 4096, &mut page).unwrap_or(false));
-    assert_eq!(held.count(), 0);
+    if from_drive < 1 << 20 {
+        let _ = io::Write::write_fmt(
+            &mut io::stderr(),
+            format_args!("SKIPPED: the kernel does not count what is read in {FOLDER}\n"),
+        );
+        return;
+    }
+    // A page that was in the cache would not be read again. To ask for each whether it is there tells nothing: the
+    // question has the kernel read ahead.
+    assert_eq!(read_from_drive(|| cached.read_at(0, &mut data).unwrap()), 1 << 20);
+    assert!(read_from_drive(|| cached.read_at(0, &mut data).unwrap()) < 1 << 20, "it counts all");
+}
+
+/// Bytes that this thread has drives read meanwhile (proc_pid_io(5), `read_bytes`).
+fn read_from_drive(work: impl FnOnce()) -> u64 {
+    let count = || {
+        let text = std::fs::read_to_string("/proc/thread-self/io").unwrap_or_default();
+        let line = text.lines().find_map(|line| line.strip_prefix("read_bytes: "));
+        line.map_or(0, |number| number.parse::<u64>().unwrap())
+    };
+    let before = count();
+    work();
+    count() - before
 }
 
 #[test]

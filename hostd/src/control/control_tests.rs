@@ -20,16 +20,16 @@ struct Served {
 }
 
 fn served() -> Served {
-    served_with(HEAD_WAIT)
+    served_with(CLIENT_WAIT)
 }
 
-/// With another time for the head of a request.
-fn served_with(head_wait: Duration) -> Served {
+/// With another time that clients have.
+fn served_with(client_wait: Duration) -> Served {
     let t = TestHost::new();
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let gate = runtime.block_on(async { bind(&t.host.config) }).unwrap();
     let routes = router(Arc::clone(&t.host));
-    runtime.spawn(serve(gate, routes, head_wait, std::future::pending::<()>()));
+    runtime.spawn(serve(gate, routes, client_wait, std::future::pending::<()>()));
     let client = Client::new(&t.host.config.control_socket());
     Served { client, t, _runtime: runtime }
 }
@@ -222,4 +222,25 @@ fn silent_connections_give_their_places_up() {
     kept.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
     let mut rest = Vec::new();
     kept.read_to_end(&mut rest).unwrap();
+}
+
+/// As many as there are places, each with more requests than the socket holds answers: each is cut.
+#[test]
+fn clients_that_read_no_answer_give_their_places_up() {
+    let s = served_with(Duration::from_millis(300));
+    let request = "GET /v1/openapi.json HTTP/1.1\r\nHost: h\r\n\r\n".repeat(100);
+    let deaf: Vec<UnixStream> = (0..s.t.host.config.limits.control_connections)
+        .map(|_| {
+            let mut stream = UnixStream::connect(s.client.socket()).unwrap();
+            stream.write_all(request.as_bytes()).unwrap();
+            stream
+        })
+        .collect();
+    let mut next = UnixStream::connect(s.client.socket()).unwrap();
+    next.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    next.write_all(b"GET /v1/host HTTP/1.1\r\nHost: h\r\n\r\n").unwrap();
+    let mut start = [0; 12];
+    next.read_exact(&mut start).unwrap();
+    assert_eq!(&start, b"HTTP/1.1 200");
+    drop(deaf);
 }

@@ -1,11 +1,12 @@
 //! The control socket: its permissions, its callers' identity, and a limit of connections.
 //!
-//! Owns binding and accepting; must not know routes.
+//! Owns binding and accepting, and the end of connections whose client reads no answer; must not know routes.
 
 use crate::config::{Config, Group};
 use crate::fault::Fault;
 use crate::files;
 use hostd_api::error::ErrorCode;
+use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Sleep;
 
 /// Pause after a failed accept: the usual reason is a lack of descriptors, which takes a moment to pass.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -34,11 +36,23 @@ pub struct Gate {
     permits: Arc<Semaphore>,
 }
 
-/// A connection that gives its place back when it ends.
+/// A connection that gives its place back when it ends, which it does at the latest when its client has taken nothing
+/// of an answer for a while.
 #[derive(Debug)]
 pub(super) struct Guarded {
     stream: UnixStream,
     _permit: Option<OwnedSemaphorePermit>,
+    write_wait: Duration,
+    /// The end of the wait, while nothing can be written.
+    stalled: Option<Pin<Box<Sleep>>>,
+}
+
+impl Guarded {
+    fn poll_stalled<T>(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
+        let wait = self.write_wait;
+        let end = self.stalled.get_or_insert_with(|| Box::pin(tokio::time::sleep(wait)));
+        end.as_mut().poll(cx).map(|()| Err(io::ErrorKind::TimedOut.into()))
+    }
 }
 
 /// Binds the control socket. A stale one is replaced; one that answers belongs to another hostd.
@@ -64,13 +78,15 @@ pub fn bind(config: &Config) -> Result<Gate, Fault> {
 }
 
 impl Gate {
-    /// The next connection, once there is a place for it.
-    pub(super) async fn accept(&self) -> (Guarded, Peer) {
+    /// The next connection, once there is a place for it. It fails when nothing can be written to it for `write_wait`.
+    pub(super) async fn accept(&self, write_wait: Duration) -> (Guarded, Peer) {
         // The semaphore is never closed, so there is always a permit in the end.
         let permit = Arc::clone(&self.permits).acquire_owned().await.ok();
         loop {
             match self.socket.accept().await.and_then(|(stream, _)| peer_of(stream)) {
-                Ok((stream, peer)) => return (Guarded { stream, _permit: permit }, peer),
+                Ok((stream, peer)) => {
+                    return (Guarded { stream, _permit: permit, write_wait, stalled: None }, peer);
+                }
                 Err(e) => {
                     tracing::warn!("a connection to the control socket failed: {e}");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -102,7 +118,13 @@ impl AsyncWrite for Guarded {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
+        match Pin::new(&mut self.stream).poll_write(cx, bytes) {
+            Poll::Pending => self.poll_stalled(cx),
+            done => {
+                self.stalled = None;
+                done
+            }
+        }
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

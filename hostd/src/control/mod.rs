@@ -14,7 +14,7 @@ mod serve;
 pub use answer::{api_error, status};
 pub use listen::{Gate, Peer, bind};
 pub use openapi::document;
-pub use serve::{HEAD_WAIT, serve};
+pub use serve::{CLIENT_WAIT, serve};
 
 use crate::asker::Asker;
 use crate::fault::Fault;

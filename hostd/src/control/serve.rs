@@ -14,19 +14,21 @@ use hyper_util::service::TowerToHyperService;
 use std::future::Future;
 use std::time::Duration;
 
-/// How long the head of a request may take, counted from the connection or from the answer before it. Clients are
-/// processes of this host; one that is silent for longer holds a place that others wait for.
-pub const HEAD_WAIT: Duration = Duration::from_secs(10);
+/// How long the head of a request may take, counted from the connection or from the answer before it, and how long a
+/// client may take nothing of an answer. Clients are processes of this host; one that is silent for longer holds a
+/// place that others wait for.
+pub const CLIENT_WAIT: Duration = Duration::from_secs(10);
 
-/// Answers requests until `stop`, then ends idle connections and waits for the others.
-pub async fn serve(gate: Gate, routes: Router, head_wait: Duration, stop: impl Future) {
+/// Answers requests until `stop`, then ends idle connections and waits for the others. For `client_wait`, see
+/// [`CLIENT_WAIT`].
+pub async fn serve(gate: Gate, routes: Router, client_wait: Duration, stop: impl Future) {
     let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(head_wait);
+    http.timer(TokioTimer::new()).header_read_timeout(client_wait);
     let connections = GracefulShutdown::new();
     let mut stop = std::pin::pin!(stop);
     loop {
         let (stream, peer): (_, Peer) = tokio::select! {
-            accepted = gate.accept() => accepted,
+            accepted = gate.accept(client_wait) => accepted,
             _ = &mut stop => break,
         };
         let service = TowerToHyperService::new(routes.clone().layer(Extension(ConnectInfo(peer))));

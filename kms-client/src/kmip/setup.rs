@@ -70,7 +70,9 @@ pub fn import(files: &TlsFiles, certificate: &str, clock: Clock) -> Result<Shown
             "run `coffer key provider csr` first",
         ));
     }
-    let shown = replace(files, certificate.as_bytes(), &key, clock)?;
+    // Its place is only named in messages.
+    let named = with_suffix(&files.certificate, ".new");
+    let shown = replace(files, (certificate.as_bytes(), &named), &key, clock)?;
     // The key is in place as a copy.
     fs::remove_file(&key).map_err(|source| io("remove", &key, source))?;
     Ok(shown)
@@ -108,8 +110,8 @@ pub fn install(
     key: &Path,
     clock: Clock,
 ) -> Result<Shown, KmsError> {
-    let certificate = tls::read(certificate, "the certificate", false).map_err(|e| unfit(&e))?;
-    replace(files, &certificate, key, clock)
+    let pem = tls::read(certificate, "the certificate", false).map_err(|e| unfit(&e))?;
+    replace(files, (&pem, certificate), key, clock)
 }
 
 /// The certificate of a server, fetched without trusting it and without showing it ours.
@@ -169,25 +171,18 @@ pub fn pin(files: &TlsFiles, certificate: &Shown) -> Result<(), KmsError> {
 }
 
 /// Puts a certificate and its key in place, once they are known to belong together: the key first. A connection between the two steps finds
-/// a pair that does not fit, and goes on with the one that it knows.
+/// a pair that does not fit, and goes on with the one that it knows. Each file is read once, so that what is put in place is what
+/// was looked at.
 fn replace(
     files: &TlsFiles,
-    certificate: &[u8],
+    certificate: (&[u8], &Path),
     key: &Path,
     clock: Clock,
 ) -> Result<Shown, KmsError> {
-    let next = TlsFiles {
-        certificate: with_suffix(&files.certificate, ".new"),
-        key: key.to_owned(),
-        trust: files.trust.clone(),
-    };
-    put(&next.certificate, certificate, false)?;
-    let fits = tls::pair(&next);
-    let _ = fs::remove_file(&next.certificate);
-    let chain = fits.map_err(|e| unfit(&e))?;
-    let bytes = Zeroizing::new(tls::read(key, "the key", true).map_err(|e| unfit(&e))?);
-    put(&files.key, &bytes, true)?;
-    put(&files.certificate, certificate, false)?;
+    let pem = Zeroizing::new(tls::read(key, "the key", true).map_err(|e| unfit(&e))?);
+    let chain = tls::pair(certificate, (&pem, key)).map_err(|e| unfit(&e))?;
+    put(&files.key, &pem, true)?;
+    put(&files.certificate, certificate.0, false)?;
     let first = chain.first().map(AsRef::as_ref).unwrap_or_default();
     Ok(shown(first, clock))
 }

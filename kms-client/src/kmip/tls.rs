@@ -11,6 +11,7 @@ use super::fault::{Fault, IdentityError};
 use super::pinned::{NotPinned, Pinned};
 use super::x509::Validity;
 use crate::Clock;
+use rustix::fs::{Mode, OFlags};
 use rustls::client::danger::ServerCertVerifier;
 use rustls::client::{Resumption, WebPkiServerVerifier};
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
@@ -158,7 +159,8 @@ impl Identity {
         let provider = Arc::new(aws_lc_rs::default_provider());
         let chain = certificates(&self.files.certificate, CERTIFICATE)?;
         let certificate = chain.first().and_then(|first| Validity::of(first));
-        let certified = certified(chain, &self.files)?;
+        let key = Zeroizing::new(read(&self.files.key, KEY, true)?);
+        let certified = certified(chain, &key, &self.files.key, &self.files.certificate)?;
         let trusted = certificates(self.files.trust.path(), self.files.trust.what())?;
         let validities = trusted.iter().filter_map(|one| Validity::of(one)).collect();
         let verifier = self.verifier(trusted, &provider)?;
@@ -251,34 +253,37 @@ fn certificate_fault(error: CertificateError) -> Fault {
     }
 }
 
-/// The chain with its key, which must belong together. What was read of the key is wiped; the library keeps its own form
-/// for as long as the settings live.
+/// The chain with its key in PEM form, which must belong together; the paths are for messages. What was parsed of the
+/// key is wiped; the library keeps its own form for as long as the settings live.
 fn certified(
     chain: Vec<CertificateDer<'static>>,
-    files: &TlsFiles,
+    pem: &[u8],
+    path: &Path,
+    certificate: &Path,
 ) -> Result<CertifiedKey, IdentityError> {
-    let path = &files.key;
-    let pem = Zeroizing::new(read(path, KEY, true)?);
-    let mut der = PrivateKeyDer::from_pem_slice(&pem).map_err(unfit(KEY, path))?;
+    let mut der = PrivateKeyDer::from_pem_slice(pem).map_err(unfit(KEY, path))?;
     let signing = aws_lc_rs::sign::any_supported_type(&der);
     der.zeroize();
     let certified = CertifiedKey::new(chain, signing.map_err(unfit(KEY, path))?);
     certified.keys_match().map_err(|_| IdentityError {
         what: KEY,
-        path: path.clone(),
-        problem: format!("is not the key of {}", files.certificate.display()),
+        path: path.to_owned(),
+        problem: format!("is not the key of {}", certificate.display()),
         remedy: "put the two that belong together there",
     })?;
     Ok(certified)
 }
 
-/// Whether certificate and key can be used together; the chain.
+/// Whether a certificate and a key, both in PEM form, can be used together; the chain. The paths are for messages.
 ///
 /// # Errors
 /// [`IdentityError`] names the file that cannot.
-pub(super) fn pair(files: &TlsFiles) -> Result<Vec<CertificateDer<'static>>, IdentityError> {
-    let chain = certificates(&files.certificate, CERTIFICATE)?;
-    Ok(certified(chain, files)?.cert)
+pub(super) fn pair(
+    (certificate, certificate_path): (&[u8], &Path),
+    (key, key_path): (&[u8], &Path),
+) -> Result<Vec<CertificateDer<'static>>, IdentityError> {
+    let chain = parsed(certificate, certificate_path, CERTIFICATE)?;
+    Ok(certified(chain, key, key_path, certificate_path)?.cert)
 }
 
 /// The certificates of a PEM file, all of them.
@@ -289,8 +294,15 @@ fn certificates(
     path: &Path,
     what: &'static str,
 ) -> Result<Vec<CertificateDer<'static>>, IdentityError> {
-    let pem = read(path, what, false)?;
-    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
+    parsed(&read(path, what, false)?, path, what)
+}
+
+fn parsed(
+    pem: &[u8],
+    path: &Path,
+    what: &'static str,
+) -> Result<Vec<CertificateDer<'static>>, IdentityError> {
+    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
     match found {
         Ok(found) if found.is_empty() => {
             Err(unfit(what, path)("it has no certificate in PEM form"))
@@ -299,7 +311,8 @@ fn certificates(
     }
 }
 
-/// The whole file. The buffer never grows, so no copy of a key is left behind by a move.
+/// The whole file. It is opened once, and what was opened is looked at, so that nothing else can be put at the path
+/// between look and read. The buffer never grows, so no copy of a key is left behind by a move.
 pub(super) fn read(
     path: &Path,
     what: &'static str,
@@ -314,8 +327,11 @@ pub(super) fn read(
     let failed = |e: std::io::Error| {
         error(format!("cannot be read ({e})"), "check the path in the configuration")
     };
-    // Asked before the file is opened: opening a pipe would wait for a writer.
-    let meta = std::fs::metadata(path).map_err(failed)?;
+    // A pipe is opened without waiting for a writer, and a terminal without becoming that of this process.
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let opened = rustix::fs::open(path, flags, Mode::empty());
+    let mut file = File::from(opened.map_err(|e| failed(e.into()))?);
+    let meta = file.metadata().map_err(failed)?;
     if !meta.is_file() {
         return Err(error("is not a regular file".into(), "put the file itself there"));
     }
@@ -329,8 +345,10 @@ pub(super) fn read(
         return Err(error(format!("has {length} bytes"), "PEM files have at most 1 MiB"));
     }
     let mut content = vec![0; length];
-    let mut file = File::open(path).map_err(failed)?;
-    file.read_exact(&mut content).map_err(failed)?;
+    if let Err(e) = file.read_exact(&mut content) {
+        content.zeroize();
+        return Err(failed(e));
+    }
     Ok(content)
 }
 

@@ -11,6 +11,8 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::mpsc::channel;
+use std::time::{Duration, Instant};
 
 /// A host whose folder for these files does not exist yet.
 fn fresh(dir: &Path) -> TlsFiles {
@@ -117,6 +119,48 @@ fn only_plain_files_of_some_size_are_installed() {
         assert!(error.to_string().contains(problem), "{error}");
         assert!(!files.key.exists() && !files.certificate.exists());
     }
+}
+
+/// Another file, or a pipe that nobody writes to, takes the place of the key again and again: only the key that was
+/// looked at is ever installed, and nobody waits for the pipe.
+#[test]
+fn what_takes_the_place_of_a_file_meanwhile_is_not_installed() {
+    const WANTED: usize = 30;
+    let authority = Authority::new();
+    authority.client("other", 4000);
+    let dir = tempfile::tempdir().unwrap();
+    let files = fresh(dir.path());
+    let (certificate, key) = (authority.path("client.pem"), dir.path().join("swapped.key"));
+    let pipe = dir.path().join("pipe");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let right = fs::read(authority.path("client.key")).unwrap();
+    let [fits, other] = ["client.key", "other.key"].map(|name| {
+        fs::copy(authority.path(name), dir.path().join(name)).unwrap();
+        dir.path().join(name)
+    });
+    let next = dir.path().join("next");
+    let place = key.clone();
+    let swap = |path: &Path| {
+        fs::hard_link(path, &next).unwrap();
+        fs::rename(&next, &place).unwrap();
+    };
+    swap(&other);
+    let (done, ended) = channel();
+    std::thread::spawn(move || {
+        for _ in 0..WANTED {
+            // The others are refused.
+            while setup::install(&files, &certificate, &key, now).is_err() {}
+            done.send(fs::read(&files.key).unwrap()).unwrap();
+        }
+    });
+    let mut installed = Vec::new();
+    let end = Instant::now() + Duration::from_secs(120);
+    while installed.len() < WANTED {
+        assert!(Instant::now() < end, "installed {} times", installed.len());
+        [&fits, &other, &pipe].into_iter().for_each(|path| swap(path));
+        installed.extend(ended.try_iter());
+    }
+    assert!(installed.iter().all(|key| *key == right), "a key of another certificate");
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Encrypted names under the check: those of the home are in order, others are reported and never touched.
 
-use super::tests::{Fixture, edit, own};
+use super::tests::{Fixture, flip, own};
 use super::*;
 use crate::fsck::Totals;
 use std::ffi::OsStr;
@@ -17,7 +17,7 @@ fn encrypted_names_are_in_order_and_shown_plain_beside_the_stored_ones() {
     let (found, totals) = f.check(false);
     assert_eq!(found, []);
     assert_eq!(totals, Totals { objects: 5, ..Totals::default() });
-    edit(&path, 20, b"!");
+    flip(&path, 20);
     let (found, _) = f.check(true);
     let [one] = &found[..] else { panic!("{found:?}") };
     assert_eq!(one.path, format!("home/{}", f.stored("notes.txt")));

@@ -140,6 +140,14 @@ pub(super) fn edit(path: &PathBuf, at: u64, bytes: &[u8]) {
     File::options().write(true).open(path).unwrap().write_all_at(bytes, at).unwrap();
 }
 
+/// Makes a byte of the file another one, whatever it is. A fixed byte is what a random place holds already, once in 256.
+pub(super) fn flip(path: &PathBuf, at: u64) {
+    let file = File::options().read(true).write(true).open(path).unwrap();
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, at).unwrap();
+    file.write_all_at(&[byte[0] ^ 0x10], at).unwrap();
+}
+
 fn set_len(path: &PathBuf, len: u64) {
     File::options().write(true).open(path).unwrap().set_len(len).unwrap();
 }
@@ -163,8 +171,12 @@ fn a_home_in_order_has_no_findings() {
 fn a_header_that_was_edited_is_damage() {
     let f = Fixture::new();
     let path = f.file("a", b"content");
-    edit(&path, 20, b"!");
-    f.only_reported("home/a", Grade::Damaged, "its header fails authentication");
+    for at in [16, 20, 47, 64, 95] {
+        flip(&path, at);
+        f.only_reported("home/a", Grade::Damaged, "its header fails authentication");
+        flip(&path, at);
+    }
+    assert_eq!(f.check(true).0, []);
 }
 
 #[test]
