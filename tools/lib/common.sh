@@ -181,6 +181,19 @@ install_postgresql() {
     rm -f "$settings/coffer.conf"
 }
 
+# install_etcd: the program only. Debian's package starts a server, unless a policy forbids it (invoke-rc.d(8)).
+install_etcd() {
+    local policy=/usr/sbin/policy-rc.d made=''
+    package_version etcd-server >/dev/null && return 0
+    if [ ! -e "$policy" ]; then
+        printf '#!/bin/sh\nexit 101\n' >"$policy"
+        chmod 755 "$policy"
+        made=1
+    fi
+    install_packages etcd-server
+    [ -z "$made" ] || rm -f "$policy"
+}
+
 # install_build_packages: what `cargo build` needs besides cargo.
 install_build_packages() {
     install_packages gcc libc6-dev make pkg-config ca-certificates
