@@ -79,6 +79,23 @@ pub enum KeyError {
     /// A key server sent nothing but zeros for a key.
     #[error("the key is all zeros; no generator makes such a key")]
     WireZero,
+    /// The public key of a host is no point that anything can be sealed to.
+    #[error("the host's public key is none of X25519; nothing can be sealed to it")]
+    HostKey,
+    /// A text is not what it should be in hex digits.
+    #[error("the {what} is not {digits} hex digits")]
+    Hex {
+        /// What it should be.
+        what: &'static str,
+        /// How many digits it has.
+        digits: usize,
+    },
+    /// A sealed KEK does not open.
+    #[error(
+        "the sealed key does not open: it was sealed to another host or another start of it, for another key id, \
+         or changed on the way"
+    )]
+    SealedElsewhere,
     /// A primitive refused an input whose size this crate had fixed: a fault of this program.
     #[error("internal fault: {0} refused a fixed-size input")]
     Primitive(&'static str),

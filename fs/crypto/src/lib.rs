@@ -36,6 +36,8 @@ mod bytes;
 mod check;
 mod digest;
 mod error;
+#[cfg(feature = "aws-lc")]
+mod hpke;
 mod kdf;
 mod key_id;
 mod keys;
@@ -59,6 +61,8 @@ pub use arena::{Arena, ArenaError, MemlockLimit, Protection, Usage, lock_process
 pub use check::{CheckValue, CheckValueError};
 pub use digest::sha256_hex;
 pub use error::{KeyError, OpenError, PassphraseError};
+#[cfg(feature = "aws-lc")]
+pub use hpke::{HostKey, HostPublicKey, PushContext, SealedKek};
 pub use key_id::{KeyId, KeyIdError};
 pub use keys::{DataKey, Dek, HomeKey, Kek, MacSource, RootKey};
 pub use mac::MacKey;

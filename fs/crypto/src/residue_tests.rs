@@ -10,6 +10,8 @@ use crate::keys::sealed::Bytes;
 use crate::keys::{Dek, HomeKey, Kek, RootKey};
 use crate::support::{in_child, role};
 use crate::{Arena, Engine, KeySheet, MacKey, Protection, SheetKey, Unit, Xts};
+#[cfg(feature = "aws-lc")]
+use crate::{HostKey, PushContext};
 
 /// Bytes looked at in one go; one piece of overlap finds what lies across two goes.
 const WINDOW: usize = 64 * 1024;
@@ -151,6 +153,27 @@ fn the_life_of_keys_leaves_nothing_behind() {
             [root.bytes(), kek.bytes(), home.bytes(), file.bytes(), mac.bytes()];
         secrets.iter().for_each(|secret| search.add(secret));
         assert_eq!(search.hits(), 0);
+    });
+}
+
+/// The pair of a host, a KEK that came sealed to it, and one that did not open.
+#[cfg(feature = "aws-lc")]
+#[test]
+fn a_push_leaves_nothing_behind() {
+    alone("a_push_leaves_nothing_behind", |arena, mut search| {
+        let id = "kmip/1".parse().unwrap();
+        let context = PushContext { host: [1; 16], start: [2; 16], key: &id, generation: 1 };
+        let host = HostKey::generate(arena).unwrap();
+        let kek = Kek::generate(arena).unwrap();
+        search.add(host.private_bytes());
+        search.add(kek.bytes());
+        let sealed = host.public().seal(&kek, &context).unwrap();
+        let opened = host.open(arena, &context, &sealed).unwrap();
+        assert_eq!(search.hits(), 0, "while both live");
+        let later = PushContext { generation: 2, ..context };
+        assert!(host.open(arena, &later, &sealed).is_err());
+        drop((host, kek, opened));
+        assert_eq!(search.hits(), 0, "afterwards");
     });
 }
 
