@@ -136,8 +136,8 @@ impl<S: Store> HomeFile<S> {
         }
         self.look_again()?;
         let mut tail = self.exclusive();
-        if self.is_first(&tail, at, data.len()) {
-            return self.write_first(&mut tail, data);
+        if self.write_first(&mut tail, at, data)? {
+            return Ok(());
         }
         self.ensure_header(&mut tail)?;
         let old = tail.size;

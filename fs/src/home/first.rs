@@ -1,9 +1,9 @@
-//! The first write of a file that only this host can see: size, then header and data together.
+//! The first write of an empty file: size, then header and data together.
 //!
-//! Owns this short cut, which saves eight calls of the storage for each small file; what it leaves is what the long
-//! way (`tail`) leaves, byte for byte. Must not know who may see the file: the caller says that nobody else does, so
-//! nobody can be at the same header, and the length is what it was. As on the long way the length changes first and
-//! no data write moves the end, so a crash leaves an empty file, zeros of the size, or the file.
+//! Owns this short cut, which saves up to eight calls of the storage for each small file; what it leaves is what the
+//! long way (`tail`) leaves, byte for byte. Where other hosts may see the file, its lock keeps them from the same
+//! header, and it is looked whether they have been there. As on the long way the length changes first and no data
+//! write moves the end, so a crash leaves an empty file, zeros of the size, or the file.
 
 use super::error::HomeError;
 use super::file::HomeFile;
@@ -15,17 +15,31 @@ use super::tail::Tail;
 use crypto::Xts;
 
 impl<S: Store> HomeFile<S> {
-    /// Can a write at `at` go the short way?
-    pub(super) fn is_first(&self, tail: &Tail, at: u64, len: usize) -> bool {
-        self.alone && at == 0 && len <= CHUNK && tail.is_empty() && self.cipher.get().is_none()
-    }
-
-    /// Writes the header and `data` as the whole content of an empty file.
+    /// Writes `data` at `at` as the whole content of the file, if it is empty: says whether it was.
     ///
     /// # Errors
     /// After one the file is empty again. Part of the header may have reached the storage, so it is kept for the next
     /// try.
-    pub(super) fn write_first(&self, tail: &mut Tail, data: &[u8]) -> Result<(), HomeError> {
+    pub(super) fn write_first(
+        &self,
+        tail: &mut Tail,
+        at: u64,
+        data: &[u8],
+    ) -> Result<bool, HomeError> {
+        let fits = at == 0 && data.len() <= CHUNK;
+        if !fits || !tail.is_empty() || self.cipher.get().is_some() {
+            return Ok(false);
+        }
+        if self.alone {
+            return self.write_all(tail, data).map(|()| true);
+        }
+        self.under_lock(|| match self.length()? {
+            0 => self.write_all(tail, data).map(|()| true),
+            _ => Ok(false),
+        })
+    }
+
+    fn write_all(&self, tail: &mut Tail, data: &[u8]) -> Result<(), HomeError> {
         let header = self.next_header(tail)?;
         let size = data.len() as u64;
         let written = self.set_len(physical(size)).and_then(|()| self.write_whole(&header, data));

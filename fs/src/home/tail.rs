@@ -121,10 +121,17 @@ impl<S: Store> HomeFile<S> {
         if self.cipher.get().is_some() {
             return Ok(());
         }
-        // Another host may be at the same place: what one writes under the header that the other replaces, nobody
-        // could read.
+        self.under_lock(|| self.adopt_header(tail).and_then(|()| self.make_header(tail)))
+    }
+
+    /// Keeps others off a file without a header. Another host may be at the same place: what one writes under the header
+    /// that the other replaces, nobody could read.
+    pub(super) fn under_lock<R>(
+        &self,
+        make: impl FnOnce() -> Result<R, HomeError>,
+    ) -> Result<R, HomeError> {
         self.store.lock().map_err(HomeError::io("lock of a file without a header"))?;
-        let made = self.adopt_header(tail).and_then(|()| self.make_header(tail));
+        let made = make();
         // Closing the file unlocks it as well.
         let _ = self.store.unlock();
         made
@@ -325,7 +332,7 @@ impl<S: Store> HomeFile<S> {
         })
     }
 
-    fn length(&self) -> Result<u64, HomeError> {
+    pub(super) fn length(&self) -> Result<u64, HomeError> {
         self.store.len().map_err(HomeError::io("length of a file"))
     }
 
