@@ -15,7 +15,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("vmd", &["crypto", "cryptfs", "hostd-api"]),
     ("hostd", &["crypto", "cryptfs", "kms-client", "hostd-api"]),
     ("coffer", &["hostd-api"]),
-    ("controld", &["hostd-api"]),
+    ("controld", &["crypto", "kms-client", "hostd-api"]),
     ("passthrough", &["cryptfs"]),
     ("xtask", &[]),
     ("tests", &["crypto", "cryptfs", "hostd-api"]),
