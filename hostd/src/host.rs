@@ -18,6 +18,7 @@ use cryptfs::seal::Body;
 use hostd_api::error::ErrorCode;
 use hostd_api::types::{DatastoreState, HostStatus, RegisterVm, VmInfo};
 use kms_client::native::NativeProvider;
+use std::collections::BTreeSet;
 use std::ops::{Deref, DerefMut};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -63,8 +64,12 @@ pub struct Host {
     pub(crate) warnings: Mutex<Vec<Warning>>,
     /// Places for threads of vmds that look for requests instead of sleeping.
     pub(crate) polling: Polling,
+    /// Alarms of key providers that are in the log.
+    pub(crate) told: Mutex<BTreeSet<String>>,
     /// Held while processes that were left alone are looked at again.
     pub(crate) looking: Mutex<()>,
+    /// Held while homes without their lease are looked at again, which may wait for key servers.
+    pub(crate) holding: Mutex<()>,
 }
 
 impl Host {
@@ -104,7 +109,7 @@ impl Host {
     }
 
     /// Looks again at datastores that could not be used, at processes that were left alone, for example because they did
-    /// not answer, at homes that were unmounted lazily, and at those without their lease; one look at a time.
+    /// not answer, and at homes that were unmounted lazily; one look at a time.
     pub(crate) fn look_again(self: &Arc<Self>) {
         let Ok(_looking) = self.looking.try_lock() else { return };
         self.look_for_missed();
@@ -112,7 +117,8 @@ impl Host {
             tracing::warn!("running VMs could not be looked for: {e}");
         }
         self.end_left_homes();
-        self.hold_missed();
+        self.watch_keys();
+        self.tell_alarms();
     }
 
     /// Withdraws the warnings about a VM.
@@ -311,6 +317,8 @@ impl Host {
         let (id, name) = (found.safe.id, found.safe.name.clone());
         let vm = Arc::new(Vm::new(id, name, &store.name, found.folder.clone(), access));
         tracing::debug!("VM {} has {} wraps", vm.name, found.safe.wraps().len());
+        // Those of its disks are added when it is shown or opened.
+        vm.set_keys(found.safe.wraps().iter().map(|wrap| wrap.key.clone()).collect());
         if store.writable().is_ok() {
             clear_temporary(&vm);
         }

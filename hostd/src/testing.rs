@@ -170,7 +170,9 @@ fn build(dir: &Path, store: &Path, open: bool) -> Arc<Host> {
         confinement: Mutex::default(),
         warnings: Mutex::default(),
         polling: Polling::new(0),
+        told: Mutex::default(),
         looking: Mutex::default(),
+        holding: Mutex::default(),
         config,
     };
     let host = Arc::new(host);

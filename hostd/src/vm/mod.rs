@@ -176,7 +176,8 @@ impl Vm {
         self.keys.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn set_keys(&self, keys: BTreeSet<KeyId>) {
+    /// Its safe and descriptors name these keys.
+    pub(crate) fn set_keys(&self, keys: BTreeSet<KeyId>) {
         *self.keys.lock().unwrap_or_else(PoisonError::into_inner) = keys;
     }
 
