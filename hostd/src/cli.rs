@@ -7,15 +7,12 @@ use crate::config::{self, Config, ConfigError};
 use crate::control;
 use crate::daemon::{self, StartError};
 use crate::fault::Fault;
-use crate::files;
 use crate::harden::{self, HardenError};
-use crate::keys::NATIVE;
-use crate::passphrase::{self, PassphraseFault};
+use crate::key_file;
+use crate::passphrase::PassphraseFault;
 use clap::{Parser, Subcommand};
-use crypto::Argon2Params;
 use hostd_api::error::ErrorCode;
 use kms_client::KmsError;
-use kms_client::native::NativeProvider;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -40,6 +37,13 @@ struct Arguments {
 enum Verb {
     /// Make the key file of the built-in provider.
     Init(ConfigFile),
+    /// Make a backup of the built-in provider the key file of this host.
+    Restore {
+        /// The file that `coffer key backup` wrote.
+        backup: PathBuf,
+        #[command(flatten)]
+        config: ConfigFile,
+    },
     /// Check a configuration file.
     CheckConfig(ConfigFile),
     /// Print a configuration file with every key, its default and its meaning.
@@ -86,7 +90,10 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
     start_log();
     match arguments.command {
         None => Ok(daemon::run(Config::read(&arguments.config)?, arguments.demo)?),
-        Some(Verb::Init(file)) => init(&file.config),
+        Some(Verb::Init(file)) => print(&key_file::init(&Config::read(&file.config)?)?),
+        Some(Verb::Restore { backup, config }) => {
+            print(&key_file::restore(&Config::read(&config.config)?, &backup)?)
+        }
         Some(Verb::CheckConfig(file)) => check(&file.config),
         Some(Verb::SampleConfig) => print(config::SAMPLE),
         Some(Verb::Openapi) => {
@@ -95,33 +102,6 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
             print(&format!("{text}\n"))
         }
     }
-}
-
-/// Makes the key file; never replaces one.
-fn init(path: &Path) -> Result<(), Failure> {
-    let config = Config::read(path)?;
-    let arena = daemon::key_memory(&config)?;
-    let file = config.native_file();
-    let folder = file.parent().unwrap_or(Path::new("/"));
-    if !folder.exists() {
-        files::folder(folder, 0o700, None).map_err(StartError::from)?;
-    }
-    if file.exists() {
-        let origin = file.display().to_string();
-        let fault = KmsError::Exists { origin };
-        let remedy = "nothing was changed";
-        return Err(StartError::Provider { fault, remedy }.into());
-    }
-    let passphrase = passphrase::for_new_file(&config, &arena).map_err(StartError::from)?;
-    let made = Argon2Params::recommended()
-        .map_err(KmsError::from)
-        .and_then(|params| NativeProvider::init(&file, &passphrase, NATIVE, params, &arena));
-    made.map_err(|fault| StartError::Provider { fault, remedy: "nothing was changed" })?;
-    print(&format!(
-        "The key file {} was made. Start hostd, then back it up with `coffer key backup FILE`:\n\
-         without the file or its passphrase, no VM of this host can ever be opened again.\n",
-        file.display()
-    ))
 }
 
 fn check(path: &Path) -> Result<(), Failure> {
@@ -184,7 +164,8 @@ fn start_code(failure: &StartError) -> u8 {
         ) => 8,
         StartError::Provider { fault: KmsError::Exists { .. }, .. } => 5,
         StartError::Provider {
-            fault: KmsError::Damaged { .. } | KmsError::Unsupported { .. },
+            fault:
+                KmsError::Damaged { .. } | KmsError::BackupDamaged { .. } | KmsError::Unsupported { .. },
             ..
         } => 9,
         StartError::Provider { .. } => 8,

@@ -109,6 +109,7 @@ pub fn run(config: Config, demo: bool) -> Result<(), StartError> {
         told: Mutex::default(),
         looking: Mutex::default(),
         holding: Mutex::default(),
+        sealing: Mutex::default(),
         config,
     });
     host.open_datastores()?;
@@ -188,8 +189,8 @@ fn open_keys(
     Ok((Keyring::new(arena, providers, closed, idle), native))
 }
 
-/// Opens the native provider with its passphrase. Without a source of one it stays closed, and its VMs are locked; where
-/// there is a KMIP cluster and no key file, it is not meant to be there at all.
+/// Opens the native provider by its TPM seal, or else with its passphrase. Without a source of one it stays closed, and its
+/// VMs are locked; where there is a KMIP cluster and no key file, it is not meant to be there at all.
 fn open_native(
     config: &Config,
     demo: bool,
@@ -197,15 +198,29 @@ fn open_native(
     closed: &mut Vec<ClosedProvider>,
 ) -> Result<Option<Arc<NativeProvider>>, StartError> {
     let file = config.native_file();
+    let sealed = NativeProvider::open_sealed(&file, &config.keeper(), NATIVE, demo, now, arena);
+    let fault = match sealed {
+        Ok(Some(native)) => {
+            tracing::info!("the TPM opened {}", file.display());
+            return Ok(Some(Arc::new(native)));
+        }
+        Ok(None) => None,
+        Err(fault) => Some(fault),
+    };
     let Some(passphrase) = passphrase::configured(config, arena)? else {
-        let reason = "no passphrase_file, credential or prompt is set in [provider.native]".into();
+        let nothing = "no passphrase_file, credential or prompt is set in [provider.native]";
+        let reason = fault.map_or_else(|| nothing.into(), |fault| format!("{fault}; {nothing}"));
         if !config.provider.kmip.is_on() || file.exists() {
+            tracing::warn!("the key provider {NATIVE} is not open: {reason}");
             closed.push(ClosedProvider { name: NATIVE.into(), reason });
         }
         return Ok(None);
     };
     let native = NativeProvider::open(&file, &passphrase, NATIVE, demo, now, arena)
         .map_err(|fault| StartError::Provider { remedy: remedy(&fault), fault })?;
+    if let Some(fault) = fault {
+        native.raise(fault.to_string());
+    }
     Ok(Some(Arc::new(native)))
 }
 

@@ -70,6 +70,8 @@ pub struct Host {
     pub(crate) looking: Mutex<()>,
     /// Held while homes without their lease are looked at again, which may wait for key servers.
     pub(crate) holding: Mutex<()>,
+    /// Held while the TPM is used.
+    pub(crate) sealing: Mutex<()>,
 }
 
 impl Host {

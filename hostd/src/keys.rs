@@ -86,7 +86,7 @@ impl Host {
         *told = alarms;
     }
 
-    fn native(&self) -> Result<&Arc<NativeProvider>, Fault> {
+    pub(crate) fn native(&self) -> Result<&Arc<NativeProvider>, Fault> {
         self.native.as_ref().ok_or_else(|| {
             Fault::refused(
                 ErrorCode::ProviderUnavailable,

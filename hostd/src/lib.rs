@@ -19,6 +19,7 @@ mod gate;
 pub mod harden;
 pub mod host;
 pub mod inventory;
+pub mod key_file;
 pub mod keyring;
 pub mod keys;
 pub mod kmip;
@@ -27,6 +28,7 @@ pub mod passphrase;
 mod probe;
 pub mod service;
 pub mod state;
+pub mod tpm;
 pub mod vm;
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! Where the passphrase of the native provider comes from.
 //!
-//! Owns reading it straight into locked memory; must not know what it opens. `daemon` asks at start, `cli`
-//! when it makes a key file.
+//! Owns reading it straight into locked memory; must not know what it opens. `daemon` asks at start, `key_file`
+//! when it makes or restores a key file.
 
 use crate::config::Config;
 use crypto::{Arena, Passphrase, PassphraseError};
@@ -73,6 +73,15 @@ pub fn configured(config: &Config, arena: &Arena) -> Result<Option<Passphrase>, 
         return ask("Passphrase of the key file: ", arena).map(Some);
     }
     Ok(None)
+}
+
+/// The passphrase of a backup: from the configured source, or asked for.
+///
+/// # Errors
+/// [`PassphraseFault`].
+pub fn of_backup(config: &Config, arena: &Arena) -> Result<Passphrase, PassphraseFault> {
+    let configured = if config.provider.native.prompt { None } else { configured(config, arena)? };
+    configured.map_or_else(|| ask("Passphrase of the backup: ", arena), Ok)
 }
 
 /// The passphrase for a new key file: from the configured source, or asked for twice.

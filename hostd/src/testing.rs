@@ -173,6 +173,7 @@ fn build(dir: &Path, store: &Path, open: bool) -> Arc<Host> {
         told: Mutex::default(),
         looking: Mutex::default(),
         holding: Mutex::default(),
+        sealing: Mutex::default(),
         config,
     };
     let host = Arc::new(host);

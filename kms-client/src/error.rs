@@ -4,6 +4,7 @@
 //! error maps it. Flow: a provider returns the variant of the party at fault; hostd turns
 //! it into a lock reason or an API code, and logs it once.
 
+use crate::native::tpm::TpmFault;
 use crypto::{KeyError, KeyId};
 use std::io;
 use std::path::PathBuf;
@@ -75,7 +76,7 @@ pub enum KmsError {
     /// The passphrase does not open the key file.
     #[error(
         "the passphrase does not open {origin}; if it is surely the right one, the salt or the \
-         parameters in the file are damaged: restore the file from its backup"
+         parameters in the file are damaged: take another copy of it"
     )]
     WrongPassphrase {
         /// The key file.
@@ -85,6 +86,16 @@ pub enum KmsError {
     #[error("{origin} is damaged or was edited: {what}; restore it from its backup")]
     Damaged {
         /// Where it was read.
+        origin: String,
+        /// Which check failed.
+        what: String,
+    },
+    /// What is to be restored is no backup that could be.
+    #[error(
+        "{origin} cannot be restored, it is no backup of a key file or a damaged one: {what}; take another copy of it"
+    )]
+    BackupDamaged {
+        /// The file.
         origin: String,
         /// Which check failed.
         what: String,
@@ -120,6 +131,53 @@ pub enum KmsError {
     )]
     Exists {
         /// The key file.
+        origin: String,
+    },
+    /// A TPM did not seal.
+    #[error("{address}: {fault}")]
+    Tpm {
+        /// Where the TPM is.
+        address: String,
+        /// What it did instead.
+        fault: TpmFault,
+    },
+    /// The TPM does not open a seal.
+    #[error(
+        "{origin} does not open by the TPM at {address}: {fault}; the passphrase still opens the key file{}",
+        again(fault)
+    )]
+    SealClosed {
+        /// The seal.
+        origin: String,
+        /// Where the TPM is.
+        address: String,
+        /// Why not.
+        fault: TpmFault,
+    },
+    /// A seal fails its own checks.
+    #[error(
+        "the TPM seal {origin} is damaged or was edited: {what}; the passphrase still opens the key file, then seal it again with `coffer key tpm seal`"
+    )]
+    SealDamaged {
+        /// The seal.
+        origin: String,
+        /// Which check failed.
+        what: String,
+    },
+    /// A seal that opens, and holds another root key.
+    #[error(
+        "the TPM seal {origin} was made for another key file than {key_file}, or that one is damaged: its passphrase tells, then seal it again with `coffer key tpm seal`"
+    )]
+    SealOfAnother {
+        /// The seal.
+        origin: String,
+        /// The key file.
+        key_file: String,
+    },
+    /// There is no seal.
+    #[error("there is no TPM seal {origin}: `coffer key tpm seal` makes one")]
+    NotSealed {
+        /// Where it would be.
         origin: String,
     },
     /// A limit of Coffer was reached.
@@ -174,5 +232,19 @@ impl KmsError {
     #[must_use]
     pub fn is_transient(&self) -> bool {
         matches!(self, Self::Unavailable { .. } | Self::InUse { .. })
+    }
+}
+
+/// How the seal opens again, where a new one is what it takes.
+fn again(fault: &TpmFault) -> String {
+    match fault {
+        TpmFault::PcrsChanged(_) => {
+            ", and if this change is meant, seal it again with `coffer key tpm seal --pcrs LIST`"
+                .into()
+        }
+        TpmFault::OtherTpm | TpmFault::Damaged => {
+            ", then seal it again with `coffer key tpm seal`".into()
+        }
+        _ => String::new(),
     }
 }

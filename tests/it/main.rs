@@ -27,6 +27,8 @@ mod owner;
 mod races;
 mod reconnect;
 mod recover;
+mod restore;
 mod storage;
 mod tls;
+mod tpm;
 mod transfer;

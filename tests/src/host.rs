@@ -31,6 +31,10 @@ pub struct Options {
     pub wrapper: Vec<String>,
     /// More lines for the top of the configuration.
     pub config: String,
+    /// More lines for `[provider.native]`.
+    pub native: String,
+    /// No source of the passphrase is configured.
+    pub without_passphrase: bool,
 }
 
 /// A test host.
@@ -83,6 +87,14 @@ impl Host {
         run_command(command, None, wait::STEP).ok();
     }
 
+    /// Makes a backup the key file of this host.
+    #[must_use]
+    pub fn restore(&self, backup: &Path) -> Said {
+        let mut command = Command::new(program("hostd"));
+        command.arg("restore").arg(backup).arg("--config").arg(self.config());
+        run_command(command, None, wait::STEP)
+    }
+
     /// Replaces the passphrase that hostd is given.
     ///
     /// # Panics
@@ -98,14 +110,18 @@ impl Host {
     /// # Panics
     /// When it cannot be written.
     pub fn write_config(&self) {
+        let passphrase = match self.options.without_passphrase {
+            true => String::new(),
+            false => format!("passphrase_file = {:?}\n", self.passphrase_file()),
+        };
         let text = format!(
             "run_dir = {:?}\nstate_dir = {:?}\n{}\n[[datastore]]\nname = \"local\"\npath = {:?}\n\
-             [provider.native]\npassphrase_file = {:?}\n",
+             [provider.native]\n{passphrase}{}\n",
             self.run_dir(),
             self.state_dir(),
             self.options.config,
             self.store,
-            self.passphrase_file(),
+            self.options.native,
         );
         fs::write(self.config(), text).expect("a configuration");
     }

@@ -96,6 +96,9 @@ pub enum KeyError {
          or changed on the way"
     )]
     SealedElsewhere,
+    /// The storage key that a TPM shows is none.
+    #[error("the storage key of the TPM is no point on the curve P-256")]
+    TpmPoint,
     /// A primitive refused an input whose size this crate had fixed: a fault of this program.
     #[error("internal fault: {0} refused a fixed-size input")]
     Primitive(&'static str),

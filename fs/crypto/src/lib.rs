@@ -53,13 +53,15 @@ mod siv;
 mod stack;
 #[cfg(test)]
 mod support;
+#[cfg(feature = "aws-lc")]
+mod tpm;
 mod wire;
 mod wrap;
 mod xts;
 
 pub use arena::{Arena, ArenaError, MemlockLimit, Protection, Usage, lock_process_memory};
 pub use check::{CheckValue, CheckValueError};
-pub use digest::sha256_hex;
+pub use digest::{sha256, sha256_hex};
 pub use error::{KeyError, OpenError, PassphraseError};
 #[cfg(feature = "aws-lc")]
 pub use hpke::{HostKey, HostPublicKey, PushContext, SealedKek};
@@ -71,4 +73,6 @@ pub use random::random_array;
 pub use self_test::{SelfTestError, self_test};
 pub use sheet::{KeySheet, MAX_SHEET_KEYS, SheetKey};
 pub use siv::SivKey;
+#[cfg(feature = "aws-lc")]
+pub use tpm::{TpmPoint, TpmSalt, TpmSession};
 pub use xts::{Engine, SECTOR_BYTES, Unit, UnitError, Xts, XtsError};

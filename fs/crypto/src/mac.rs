@@ -20,6 +20,12 @@ pub struct MacKey {
 impl MacKey {
     const LEN: usize = 32;
 
+    /// A key that is in the arena already.
+    #[cfg(feature = "aws-lc")]
+    pub(crate) fn of(slot: Slot) -> Self {
+        Self { slot }
+    }
+
     /// HKDF-SHA-256(key, no salt, info).
     ///
     /// # Errors

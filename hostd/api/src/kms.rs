@@ -1,4 +1,4 @@
-//! Key servers in the control API: their health, and the set-up of trust.
+//! Key servers in the control API: their health, and the set-up of trust; and the TPM seal of the native provider.
 //!
 //! Owns the shapes. No private key crosses this API: those are made by hostd, or read by it from a file that is named.
 
@@ -156,4 +156,42 @@ pub struct CertificateInfo {
     pub days_left: Option<i64>,
     /// It is trusted as a server's from now on.
     pub pinned: bool,
+}
+
+/// `POST /v1/keys/tpm/seal`.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SealToTpm {
+    /// PCRs (0 to 23) that must keep the values that they have now.
+    #[serde(default)]
+    pub pcrs: Vec<u8>,
+}
+
+/// The TPM seal of the native provider's key file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct TpmStatus {
+    /// Where the TPM is, by the configuration.
+    pub tpm: String,
+    /// There is a seal.
+    pub sealed: bool,
+    /// When it was made, seconds since 1970.
+    pub sealed_at: Option<u64>,
+    /// PCRs that it depends on.
+    pub pcrs: Vec<u8>,
+    /// Whether the TPM opens the key file now; absent without a seal.
+    pub opens: Option<bool>,
+    /// What opened the key file when hostd started; absent when nothing did.
+    pub opened_by: Option<TpmOpener>,
+    /// One sentence on it.
+    pub detail: String,
+}
+
+/// What opened the key file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum TpmOpener {
+    /// Its passphrase.
+    Passphrase,
+    /// Its TPM seal.
+    Tpm,
 }

@@ -13,6 +13,8 @@ pub use kmip::{Kmip, KmipServer, KmipVersion};
 pub use tls::{DiskPattern, PortRange, Tls, TlsClient};
 pub use values::{FileMode, Group, Owner, OwnerError};
 
+use kms_client::native::Keeper;
+use kms_client::native::tpm::Address;
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
 use thiserror::Error;
@@ -106,6 +108,15 @@ pub struct Native {
     pub passphrase_file: Option<PathBuf>,
     pub credential: Option<String>,
     pub prompt: bool,
+    pub tpm: Address,
+}
+
+impl Native {
+    /// Whether the passphrase has a source.
+    #[must_use]
+    pub fn has_passphrase(&self) -> bool {
+        self.passphrase_file.is_some() || self.credential.is_some() || self.prompt
+    }
 }
 
 /// Limits, each with its reason in the sample.
@@ -231,6 +242,12 @@ impl Config {
     #[must_use]
     pub fn native_file(&self) -> PathBuf {
         self.provider.native.file.clone().unwrap_or_else(|| self.state_dir.join("native.keys"))
+    }
+
+    /// The TPM that the key file may be sealed to.
+    #[must_use]
+    pub fn keeper(&self) -> Keeper {
+        Keeper { address: self.provider.native.tpm.clone(), wait: Keeper::WAIT }
     }
 
     /// Name of the provider that new keys come from.

@@ -132,6 +132,14 @@ fn provider_code(fault: &KmsError) -> (ErrorCode, &'static str) {
             (ErrorCode::Denied, "see `coffer key status`")
         }
         KmsError::Damaged { .. } => (ErrorCode::Damaged, "restore the key file from its backup"),
+        KmsError::BackupDamaged { .. } => (ErrorCode::Damaged, "take another copy of the backup"),
+        KmsError::SealDamaged { .. } | KmsError::SealOfAnother { .. } => {
+            (ErrorCode::Damaged, "run `coffer key tpm seal`")
+        }
+        KmsError::NotSealed { .. } => (ErrorCode::NotFound, "run `coffer key tpm seal`"),
+        KmsError::Tpm { .. } | KmsError::SealClosed { .. } => {
+            (ErrorCode::ProviderUnavailable, "see `coffer key tpm status`")
+        }
         KmsError::Unsupported { .. } => (ErrorCode::Unsupported, "use a newer release"),
         KmsError::Limit { .. } => (ErrorCode::HostLimit, "see `coffer key status`"),
         KmsError::Io { source, .. } | KmsError::NotDurable { source, .. } => io_code(source),

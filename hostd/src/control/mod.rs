@@ -10,6 +10,7 @@ mod listen;
 mod openapi;
 mod routes;
 mod serve;
+mod tpm;
 
 pub use answer::{api_error, status};
 pub use listen::{Gate, Peer, bind};
@@ -38,6 +39,7 @@ const BODY_WAIT: Duration = Duration::from_secs(10);
 pub fn router(host: Arc<Host>) -> axum::Router {
     routes::all()
         .merge(kmip::all())
+        .merge(tpm::all())
         .fallback(no_route)
         .method_not_allowed_fallback(no_method)
         .layer(middleware::from_fn(whole_body))

@@ -1,6 +1,6 @@
 //! The OpenAPI 3.1 document, generated from the handlers and types.
 //!
-//! Owns title and tags; every path comes from `routes` and `kmip`.
+//! Owns title and tags; every path comes from `routes`, `kmip` and `tpm`.
 
 use utoipa::OpenApi;
 
@@ -27,5 +27,6 @@ pub fn document() -> Result<String, serde_json::Error> {
     let mut document = Head::openapi();
     document.merge(super::routes::Documented::openapi());
     document.merge(super::kmip::Documented::openapi());
+    document.merge(super::tpm::Documented::openapi());
     serde_json::to_string_pretty(&document)
 }

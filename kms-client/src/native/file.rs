@@ -1,4 +1,4 @@
-//! The key file on disk: exclusive, private, and replaced as a whole or not at all.
+//! The key file and what lies beside it on disk: exclusive, private, and replaced as a whole or not at all.
 //!
 //! Owns the lock, the permission checks and the atomic replacement. It must not know what the text
 //! means. Flow: [`Place::claim`] locks, [`Place::read`] checks and reads, [`Place::create`] and
@@ -11,6 +11,7 @@ use std::fs::{self, File, TryLockError};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Largest key file that is read or written: 65,536 key records of 90 bytes, and room for the rest.
 pub(super) const MAX_FILE_BYTES: u64 = 8 << 20;
@@ -24,7 +25,7 @@ pub(super) struct Place {
     /// Holds the flock. It is a file of its own because the key file is replaced by rename, and a
     /// lock on a replaced file guards nothing. It is never removed: a removed lock file can be held
     /// by one process while the next one locks a new file of that name.
-    _lock: File,
+    _lock: Arc<File>,
     /// How the folder is made durable; another one in tests of its failure.
     pub(super) sync: fn(&Path) -> io::Result<()>,
 }
@@ -41,64 +42,31 @@ impl Place {
             .map(File::from)
             .map_err(|e| io_error("open", &lock_path, e.into()))?;
         match lock.try_lock() {
-            Ok(()) => Ok(Self { path: path.to_path_buf(), _lock: lock, sync: sync_folder }),
+            Ok(()) => {
+                Ok(Self { path: path.to_path_buf(), _lock: Arc::new(lock), sync: sync_folder })
+            }
             Err(TryLockError::WouldBlock) => Err(KmsError::InUse { origin: origin(path) }),
             Err(TryLockError::Error(e)) => Err(io_error("lock", &lock_path, e)),
         }
     }
 
-    /// Name of the key file for messages.
+    /// A file beside the key file, which the same lock guards.
+    pub(super) fn beside(&self, suffix: &str) -> Self {
+        let path = with_suffix(&self.path, suffix);
+        Self { path, _lock: Arc::clone(&self._lock), sync: self.sync }
+    }
+
+    /// Name of the file for messages.
     pub(super) fn origin(&self) -> String {
         origin(&self.path)
     }
 
-    /// Reads the key file, after checking that nobody else can.
+    /// Reads the file, see [`read`].
     ///
     /// # Errors
-    /// `Config` for a file that is not private or not a plain file, `Damaged` for one that is too
-    /// large or not text, else `Io`.
+    /// Those of [`read`].
     pub(super) fn read(&self) -> Result<String, KmsError> {
-        // NONBLOCK: opening a pipe must not hang before the check finds that it is one.
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let file = match rustix::fs::open(&self.path, flags, Mode::empty()) {
-            Err(rustix::io::Errno::LOOP) => return Err(self.not_plain("is a symbolic link")),
-            opened => opened.map_err(|e| io_error("open", &self.path, e.into()))?,
-        };
-        let file = File::from(file);
-        let meta = file.metadata().map_err(|e| io_error("read", &self.path, e))?;
-        self.check_private(&meta)?;
-        let mut text = String::new();
-        match file.take(MAX_FILE_BYTES + 1).read_to_string(&mut text) {
-            Err(e) if e.kind() == io::ErrorKind::InvalidData => {
-                Err(self.damaged("it is not UTF-8 text"))
-            }
-            Err(e) => Err(io_error("read", &self.path, e)),
-            Ok(n) if n as u64 > MAX_FILE_BYTES => Err(self.damaged("it is larger than 8 MiB")),
-            Ok(_) => Ok(text),
-        }
-    }
-
-    fn check_private(&self, meta: &fs::Metadata) -> Result<(), KmsError> {
-        if !meta.is_file() {
-            return Err(self.not_plain("is not a regular file"));
-        }
-        let mode = meta.mode() & 0o7777;
-        if mode & 0o077 != 0 {
-            return Err(KmsError::Config {
-                origin: self.origin(),
-                problem: format!("can be used by group or others (mode {mode:04o})"),
-                remedy: format!("run `chmod 600 {}`", self.path.display()),
-            });
-        }
-        let me = rustix::process::geteuid().as_raw();
-        if meta.uid() != me && meta.uid() != 0 {
-            return Err(KmsError::Config {
-                origin: self.origin(),
-                problem: format!("belongs to user {}, who is neither root nor us", meta.uid()),
-                remedy: format!("run `chown {me} {}`", self.path.display()),
-            });
-        }
-        Ok(())
+        read(&self.path)
     }
 
     /// Puts the first key file in place; never replaces one.
@@ -163,16 +131,74 @@ impl Place {
             .map_err(|source| KmsError::NotDurable { path: self.path.clone(), source })
     }
 
-    fn damaged(&self, what: &str) -> KmsError {
-        KmsError::Damaged { origin: self.origin(), what: what.to_owned() }
+    /// Removes the file.
+    ///
+    /// # Errors
+    /// `Io`; `NotDurable` when it is gone, but only for as long as the power stays.
+    pub(super) fn remove(&self) -> Result<(), KmsError> {
+        fs::remove_file(&self.path).map_err(|e| io_error("remove", &self.path, e))?;
+        self.make_durable()
     }
+}
 
-    fn not_plain(&self, problem: &str) -> KmsError {
-        KmsError::Config {
-            origin: self.origin(),
-            problem: problem.to_owned(),
-            remedy: "put the key file itself there".to_owned(),
+/// Reads a file, after checking that nobody else can.
+///
+/// # Errors
+/// `Config` for a file that is not private or not a plain file, `Damaged` for one that is too
+/// large or not text, else `Io`.
+pub(super) fn read(path: &Path) -> Result<String, KmsError> {
+    // NONBLOCK: opening a pipe must not hang before the check finds that it is one.
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = match rustix::fs::open(path, flags, Mode::empty()) {
+        Err(rustix::io::Errno::LOOP) => return Err(not_plain(path, "is a symbolic link")),
+        opened => opened.map_err(|e| io_error("open", path, e.into()))?,
+    };
+    let file = File::from(file);
+    let meta = file.metadata().map_err(|e| io_error("read", path, e))?;
+    check_private(path, &meta)?;
+    let mut text = String::new();
+    match file.take(MAX_FILE_BYTES + 1).read_to_string(&mut text) {
+        Err(e) if e.kind() == io::ErrorKind::InvalidData => {
+            Err(damaged(path, "it is not UTF-8 text"))
         }
+        Err(e) => Err(io_error("read", path, e)),
+        Ok(n) if n as u64 > MAX_FILE_BYTES => Err(damaged(path, "it is larger than 8 MiB")),
+        Ok(_) => Ok(text),
+    }
+}
+
+fn check_private(path: &Path, meta: &fs::Metadata) -> Result<(), KmsError> {
+    if !meta.is_file() {
+        return Err(not_plain(path, "is not a regular file"));
+    }
+    let mode = meta.mode() & 0o7777;
+    if mode & 0o077 != 0 {
+        return Err(KmsError::Config {
+            origin: origin(path),
+            problem: format!("can be used by group or others (mode {mode:04o})"),
+            remedy: format!("run `chmod 600 {}`", path.display()),
+        });
+    }
+    let me = rustix::process::geteuid().as_raw();
+    if meta.uid() != me && meta.uid() != 0 {
+        return Err(KmsError::Config {
+            origin: origin(path),
+            problem: format!("belongs to user {}, who is neither root nor us", meta.uid()),
+            remedy: format!("run `chown {me} {}`", path.display()),
+        });
+    }
+    Ok(())
+}
+
+fn damaged(path: &Path, what: &str) -> KmsError {
+    KmsError::Damaged { origin: origin(path), what: what.to_owned() }
+}
+
+fn not_plain(path: &Path, problem: &str) -> KmsError {
+    KmsError::Config {
+        origin: origin(path),
+        problem: problem.to_owned(),
+        remedy: "put the file itself there".to_owned(),
     }
 }
 
@@ -195,7 +221,7 @@ fn remove_quietly(path: &Path) {
     let _ = fs::remove_file(path);
 }
 
-fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+pub(super) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);
     PathBuf::from(name)

@@ -1,9 +1,10 @@
-//! The text of a key file: two lines of JSON, the body and its MAC. See `docs/format.md`.
+//! The text of a key file. See `docs/format.md`.
 //!
 //! Owns the fields, what is checked before any of them is trusted, and in which order. It must not
 //! touch a file or a clock. Flow: [`unseal`] opens the root key with the passphrase and then verifies
 //! the MAC; [`seal`] makes the text of a changed body.
 
+use super::lines::{self, Lines, VERSION};
 use crate::{KeyState, KmsError};
 use crypto::{
     Arena, Argon2Params, CheckValue, Kek, KeyError, MacKey, OpenError, Passphrase, RootKey,
@@ -12,7 +13,6 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 const FORMAT: &str = "coffer-keys";
-const VERSION: u64 = 1;
 const MAC_INFO: &str = "coffer v1 keys mac";
 
 /// Most keys that one file records: one KEK per VM, several times what a host or a small cluster
@@ -58,26 +58,28 @@ pub(super) struct Entry {
     pub(super) state: KeyState,
 }
 
-/// Line 2.
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct MacLine {
-    mac: String,
-}
-
-/// The fields that every version keeps, read before anything else is understood.
-#[derive(Deserialize)]
-struct Preamble {
-    format: String,
-    version: u64,
-    features: Vec<String>,
-}
-
 /// An opened key file: everything in it has been verified.
 pub(super) struct Unsealed {
     pub(super) body: Body,
     pub(super) root: RootKey,
     pub(super) mac: MacKey,
+}
+
+impl Body {
+    /// Whether the key file is of the provider of that name, which the key ids in the safes carry.
+    ///
+    /// # Errors
+    /// `Config`.
+    pub(super) fn must_be_of(&self, name: &str, origin: &str) -> Result<(), KmsError> {
+        if self.provider == name {
+            return Ok(());
+        }
+        Err(KmsError::Config {
+            origin: origin.to_owned(),
+            problem: format!("belongs to the provider {:?}, not to {name:?}", self.provider),
+            remedy: "give the provider that name in the configuration".to_owned(),
+        })
+    }
 }
 
 /// Makes the body and the text of a first key file, with a new root key.
@@ -107,14 +109,12 @@ pub(super) fn new_file(
     seal(&body, &MacKey::derive(&root, arena, MAC_INFO)?)
 }
 
-/// The text of a key file: the body, and the MAC over exactly that line.
+/// The text of a key file.
 ///
 /// # Errors
 /// `Limit` when it would be too large to be read again.
 pub(super) fn seal(body: &Body, mac: &MacKey) -> Result<String, KmsError> {
-    let line = to_json(body);
-    let tag = mac_line(&mac.tag(&[line.as_bytes()]));
-    let text = format!("{line}\n{tag}\n");
+    let text = lines::write(body, mac);
     if text.len() as u64 > super::file::MAX_FILE_BYTES {
         return Err(KmsError::Limit {
             what: "the key file would be too large".to_owned(),
@@ -136,47 +136,27 @@ pub(super) fn unseal(
     passphrase: &Passphrase,
     arena: &Arena,
 ) -> Result<Unsealed, KmsError> {
-    let damaged = |what: String| KmsError::Damaged { origin: origin.to_owned(), what };
-    check_preamble(text, origin)?;
-    let (line, mac_text) = split(text).ok_or_else(|| damaged("it is not two lines".to_owned()))?;
-    let body: Body = serde_json::from_str(line).map_err(|e| damaged(format!("line 1: {e}")))?;
-    let root = open_root(&body, origin, passphrase, arena)?;
+    let lines = Lines::<Body>::read(text, FORMAT, origin)?;
+    let root = open_root(&lines.body, origin, passphrase, arena)?;
     let mac = MacKey::derive(&root, arena, MAC_INFO)?;
-    let tag = parse_mac(mac_text).ok_or_else(|| damaged("line 2 is not a MAC".to_owned()))?;
-    if !mac.verify(&[line.as_bytes()], &tag) {
-        return Err(damaged("its MAC does not match".to_owned()));
-    }
+    let body = lines.verify(&mac)?;
     Ok(Unsealed { body, root, mac })
 }
 
-/// Tells a foreign file and a later version from damage.
-fn check_preamble(text: &str, origin: &str) -> Result<(), KmsError> {
-    let first = text.split('\n').next().unwrap_or_default();
-    let preamble: Preamble = serde_json::from_str(first).map_err(|e| KmsError::Damaged {
-        origin: origin.to_owned(),
-        what: format!("line 1 does not begin as a key file: {e}"),
-    })?;
-    if preamble.format != FORMAT {
-        return Err(KmsError::Damaged {
-            origin: origin.to_owned(),
-            what: format!("its format is {:?}, not \"{FORMAT}\"", preamble.format),
-        });
-    }
-    let unsupported = |what: String| KmsError::Unsupported { origin: origin.to_owned(), what };
-    if preamble.version != VERSION {
-        return Err(unsupported(format!("its version is {}, not {VERSION}", preamble.version)));
-    }
-    match preamble.features.first() {
-        Some(feature) => Err(unsupported(format!("it needs the feature {feature:?}"))),
-        None => Ok(()),
-    }
-}
-
-/// Exactly two lines, each ended by one newline.
-fn split(text: &str) -> Option<(&str, &str)> {
-    let (line, rest) = text.split_once('\n')?;
-    let mac = rest.strip_suffix('\n')?;
-    (!mac.contains('\n')).then_some((line, mac))
+/// Opens a key file with its root key, which something else than the passphrase has kept. `Ok(None)` when the MAC does not
+/// hold: the root key is that of another key file, or this one is damaged.
+///
+/// # Errors
+/// `Unsupported`, `Damaged`, `Key`.
+pub(super) fn unseal_with(
+    text: &str,
+    origin: &str,
+    root: RootKey,
+    arena: &Arena,
+) -> Result<Option<Unsealed>, KmsError> {
+    let lines = Lines::<Body>::read(text, FORMAT, origin)?;
+    let mac = MacKey::derive(&root, arena, MAC_INFO)?;
+    Ok(lines.verify(&mac).ok().map(|body| Unsealed { body, root, mac }))
 }
 
 /// Opens the root key. A check value that differs while the wrap opens is a damaged check value: the
@@ -203,25 +183,4 @@ fn open_root(
         Err(_) if known => Err(damaged("root does not open")),
         Err(_) => Err(KmsError::WrongPassphrase { origin: origin.to_owned() }),
     }
-}
-
-/// Reads line 2. Only the spelling that [`seal`] writes is taken: hex in capitals or another spacing
-/// would be the same MAC in a changed file.
-fn parse_mac(text: &str) -> Option<[u8; 32]> {
-    let line: MacLine = serde_json::from_str(text).ok()?;
-    let mut tag = [0; 32];
-    hex::decode_to_slice(&line.mac, &mut tag).ok()?;
-    (mac_line(&tag) == text).then_some(tag)
-}
-
-fn mac_line(tag: &[u8; 32]) -> String {
-    to_json(&MacLine { mac: hex::encode(tag) })
-}
-
-fn to_json<T: Serialize>(value: &T) -> String {
-    #[expect(
-        clippy::expect_used,
-        reason = "plain fields with string keys cannot fail to serialise"
-    )]
-    serde_json::to_string(value).expect("plain fields with string keys cannot fail to serialise")
 }

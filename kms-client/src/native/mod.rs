@@ -9,6 +9,14 @@
 
 mod file;
 mod format;
+mod lines;
+mod restore;
+mod seal_file;
+mod sealing;
+pub mod tpm;
+
+pub use restore::{Backup, read_backup};
+pub use sealing::{Keeper, SealStatus, remove_seal, seal_path, seal_status};
 
 use crate::{Clock, Health, KeyProvider, KeyRecord, KeyState, KmsError, ProviderStatus};
 use crypto::{Arena, Argon2Params, Kek, KeyId, MacKey, Passphrase, RootKey};
@@ -34,10 +42,22 @@ pub struct NativeProvider {
     root: RootKey,
     mac: MacKey,
     place: Place,
+    opened_by: OpenedBy,
+    /// What an operator should act on.
+    alarms: Mutex<Vec<String>>,
     /// Held by the one who replaces the file. `current` is held for moments only, so that status and
     /// list never wait for a disk.
     writer: Mutex<()>,
     current: Mutex<Current>,
+}
+
+/// What opened the key file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OpenedBy {
+    /// Its passphrase.
+    Passphrase,
+    /// Its TPM seal.
+    Tpm,
 }
 
 /// The key file as it is on disk.
@@ -88,26 +108,41 @@ impl NativeProvider {
         let place = Place::claim(path)?;
         let text = place.read()?;
         let opened = format::unseal(&text, &place.origin(), passphrase, arena)?;
-        if opened.body.provider != name {
-            return Err(KmsError::Config {
-                origin: place.origin(),
-                problem: format!(
-                    "belongs to the provider {:?}, not to {name:?}",
-                    opened.body.provider
-                ),
-                remedy: "give the provider that name in the configuration".to_owned(),
-            });
-        }
-        Ok(Self {
+        opened.body.must_be_of(name, &place.origin())?;
+        Ok(Self::of(name, demo, clock, place, (opened, text), OpenedBy::Passphrase))
+    }
+
+    fn of(
+        name: &str,
+        demo: bool,
+        clock: Clock,
+        place: Place,
+        (opened, text): (format::Unsealed, String),
+        opened_by: OpenedBy,
+    ) -> Self {
+        Self {
             name: name.to_owned(),
             demo,
             clock,
             root: opened.root,
             mac: opened.mac,
             place,
+            opened_by,
+            alarms: Mutex::default(),
             writer: Mutex::new(()),
             current: Mutex::new(Current { body: opened.body, text }),
-        })
+        }
+    }
+
+    /// What opened the key file.
+    #[must_use]
+    pub fn opened_by(&self) -> OpenedBy {
+        self.opened_by
+    }
+
+    /// Tells operators of something until the next seal is made: that the TPM did not open the key file.
+    pub fn raise(&self, alarm: String) {
+        self.alarms().push(alarm);
     }
 
     /// The text of a backup: the key file as it is, sealed by its passphrase. Written to a file (mode
@@ -138,7 +173,7 @@ impl NativeProvider {
         &self,
         edit: impl FnOnce(&mut Body) -> Result<T, KmsError>,
     ) -> Result<T, KmsError> {
-        let _one_at_a_time = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        let _one_at_a_time = self.writing();
         let mut body = self.current().body.clone();
         let made = edit(&mut body)?;
         body.sequence = body.sequence.checked_add(1).ok_or_else(|| KmsError::Limit {
@@ -168,6 +203,15 @@ impl NativeProvider {
 
     fn id_of(&self, uid: &Uuid) -> Result<KeyId, KmsError> {
         key_id(&self.name, uid, Path::new(&self.place.origin()))
+    }
+
+    /// The right to change files, for one at a time.
+    fn writing(&self) -> MutexGuard<'_, ()> {
+        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn alarms(&self) -> MutexGuard<'_, Vec<String>> {
+        self.alarms.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A panic elsewhere cannot leave the value half changed: it is replaced whole.
@@ -235,7 +279,7 @@ impl KeyProvider for NativeProvider {
             detail,
             servers: Vec::new(),
             certificate_days: None,
-            alarms: Vec::new(),
+            alarms: self.alarms().clone(),
             differences: Vec::new(),
         }
     }
@@ -259,5 +303,7 @@ fn key_id(name: &str, uid: &Uuid, path: &Path) -> Result<KeyId, KmsError> {
 mod damage_tests;
 #[cfg(test)]
 mod native_tests;
+#[cfg(test)]
+mod sealing_tests;
 #[cfg(test)]
 mod testing;

@@ -5,7 +5,7 @@
 use hostd_api::client::{Client, ClientError};
 use hostd_api::kms::{
     CertificateInfo, CommonName, DestroyKey, EndedKey, ImportCertificate, InstallPair, RevokeKey,
-    SigningRequest, TrustServer,
+    SealToTpm, SigningRequest, TpmStatus, TrustServer,
 };
 use hostd_api::types::{
     AttachDisk, CheckReport, CheckVm, ConfirmBackup, CreateDisk, CreateVm, DiskInfo, Force,
@@ -150,6 +150,18 @@ impl Api {
 
     pub(crate) fn kmip_server(&self, body: &TrustServer) -> Answer<CertificateInfo> {
         self.0.post("/v1/keys/kmip/server", body)
+    }
+
+    pub(crate) fn tpm_status(&self) -> Answer<TpmStatus> {
+        self.0.get("/v1/keys/tpm")
+    }
+
+    pub(crate) fn tpm_seal(&self, body: &SealToTpm) -> Answer<TpmStatus> {
+        self.0.post("/v1/keys/tpm/seal", body)
+    }
+
+    pub(crate) fn tpm_remove(&self) -> Answer<TpmStatus> {
+        self.0.delete("/v1/keys/tpm")
     }
 
     pub(crate) fn rotate(&self, body: &RotateKeys) -> Answer<RotateReport> {

@@ -47,9 +47,27 @@ pub(crate) enum KeyVerb {
         #[arg(long)]
         yes: bool,
     },
+    /// The TPM of this host: starting hostd without the passphrase of the native provider.
+    #[command(subcommand)]
+    Tpm(TpmVerb),
     /// Key servers (KMIP): their health, and the set-up of trust.
     #[command(subcommand)]
     Provider(ProviderVerb),
+}
+
+/// Verbs of the TPM seal.
+#[derive(Debug, Subcommand)]
+pub(crate) enum TpmVerb {
+    /// Seal the key file to the TPM, so that hostd starts without its passphrase; the passphrase goes on opening it.
+    Seal {
+        /// Only while these PCRs have the values that they have now, for example 7 (Secure Boot) or 4,7.
+        #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = clap::value_parser!(u8).range(0..24))]
+        pcrs: Vec<u8>,
+    },
+    /// Show the seal, and try whether the TPM opens the key file now.
+    Status,
+    /// Remove the seal: the next start of hostd needs the passphrase.
+    Remove,
 }
 
 /// Verbs of key servers.

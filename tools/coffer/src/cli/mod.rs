@@ -9,7 +9,7 @@ mod vm;
 
 pub(crate) use disk::{DiskName, DiskVerb, ExportArgs, ImportArgs};
 pub(crate) use host::HostVerb;
-pub(crate) use key::{KeyVerb, ProviderVerb};
+pub(crate) use key::{KeyVerb, ProviderVerb, TpmVerb};
 pub(crate) use vm::VmVerb;
 
 use crate::exit;

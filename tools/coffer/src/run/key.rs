@@ -44,6 +44,7 @@ pub(super) fn run(context: &Context, verb: KeyVerb) -> Result<Answer, CliError> 
             let ended = context.api.destroy(&DestroyKey { key })?;
             Ok(Answer::new(&ended, end_of("destroyed", &ended)))
         }
+        KeyVerb::Tpm(verb) => super::tpm::run(context, verb),
         KeyVerb::Provider(verb) => super::provider::run(context, verb),
     }
 }

@@ -11,6 +11,7 @@ mod import;
 mod key;
 mod pages;
 mod provider;
+mod tpm;
 mod vm;
 
 use crate::answer::Answer;
