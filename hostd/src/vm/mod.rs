@@ -176,7 +176,7 @@ impl Vm {
         self.keys.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn set_keys(&self, keys: BTreeSet<KeyId>) {
+    pub(crate) fn set_keys(&self, keys: BTreeSet<KeyId>) {
         *self.keys.lock().unwrap_or_else(PoisonError::into_inner) = keys;
     }
 

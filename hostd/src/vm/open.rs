@@ -166,6 +166,7 @@ fn lock_reason(fault: &OpenFault, safe: bool) -> Option<LockReason> {
 pub(super) fn key_reason(fault: &KeyringError) -> LockReason {
     let (code, key) = match fault {
         KeyringError::NotConfigured(key) => (LockCode::ProviderNotConfigured, key),
+        KeyringError::NotPushed(key) => (LockCode::KeyNotPushed, key),
         KeyringError::Closed { key, .. } => (LockCode::ProviderUnavailable, key),
         KeyringError::Evicted(key) => (LockCode::LockedByOperator, key),
         KeyringError::Slow(key) => (LockCode::FetchFailed, key),
