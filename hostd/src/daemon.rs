@@ -109,7 +109,9 @@ pub fn run(config: Config, demo: bool) -> Result<(), StartError> {
             config.limits.polling_threads.unwrap_or_else(polling::default_places),
         ),
         plane,
+        told: Mutex::default(),
         looking: Mutex::default(),
+        holding: Mutex::default(),
         config,
     });
     host.open_datastores()?;
@@ -166,7 +168,12 @@ fn open_keys(
     let mut providers: Vec<Arc<dyn KeyProvider>> = Vec::new();
     providers.extend(native.iter().map(|native| Arc::clone(native) as Arc<dyn KeyProvider>));
     if config.provider.kmip.is_on() {
-        let settings = config.provider.kmip.settings(&config.state_dir);
+        let credentials = passphrase::credentials();
+        if let (Some(name), None) = (&config.provider.kmip.password_credential, &credentials) {
+            return Err(PassphraseFault::NoCredentials(name.clone()).into());
+        }
+        let credentials = credentials.unwrap_or_default();
+        let settings = config.provider.kmip.settings(&config.state_dir, &credentials);
         let kmip = KmipProvider::open(settings, now, &arena)
             .map_err(|fault| StartError::Provider { remedy: "check [provider.kmip]", fault })?;
         providers.push(Arc::new(kmip));
@@ -279,9 +286,10 @@ async fn answer(host: &Arc<Host>) -> Result<(), StartError> {
         tokio::select! {
             _ = tick.tick() => {
                 host.keyring.expire(Instant::now());
-                let host = Arc::clone(host);
-                // It may wait for a process that hangs.
-                tokio::task::spawn_blocking(move || host.look_again());
+                // Each may wait for what hangs: a process, a key server.
+                let (looks, holds) = (Arc::clone(host), Arc::clone(host));
+                tokio::task::spawn_blocking(move || looks.look_again());
+                tokio::task::spawn_blocking(move || holds.hold_missed());
             }
             _ = term.recv() => break,
             _ = interrupt.recv() => break,

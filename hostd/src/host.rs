@@ -19,6 +19,7 @@ use cryptfs::seal::Body;
 use hostd_api::error::ErrorCode;
 use hostd_api::types::{DatastoreState, HostStatus, RegisterVm, VmInfo};
 use kms_client::native::NativeProvider;
+use std::collections::BTreeSet;
 use std::ops::{Deref, DerefMut};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -66,8 +67,12 @@ pub struct Host {
     pub(crate) polling: Polling,
     /// The control plane that may push keys, when one is configured.
     pub plane: Option<ControlPlane>,
+    /// Alarms of key providers that are in the log.
+    pub(crate) told: Mutex<BTreeSet<String>>,
     /// Held while processes that were left alone are looked at again.
     pub(crate) looking: Mutex<()>,
+    /// Held while homes without their lease are looked at again, which may wait for key servers.
+    pub(crate) holding: Mutex<()>,
 }
 
 impl Host {
@@ -109,7 +114,7 @@ impl Host {
     }
 
     /// Looks again at datastores that could not be used, at processes that were left alone, for example because they did
-    /// not answer, at homes that were unmounted lazily, and at those without their lease; one look at a time.
+    /// not answer, and at homes that were unmounted lazily; one look at a time.
     pub(crate) fn look_again(self: &Arc<Self>) {
         let Ok(_looking) = self.looking.try_lock() else { return };
         self.look_for_missed();
@@ -117,7 +122,8 @@ impl Host {
             tracing::warn!("running VMs could not be looked for: {e}");
         }
         self.end_left_homes();
-        self.hold_missed();
+        self.watch_keys();
+        self.tell_alarms();
     }
 
     /// Withdraws the warnings about a VM.
@@ -317,6 +323,7 @@ impl Host {
         let vm = Arc::new(Vm::new(id, name, &store.name, found.folder.clone(), access));
         tracing::debug!("VM {} has {} wraps", vm.name, found.safe.wraps().len());
         // A pushed key must find the VM before anybody has asked for it.
+        // Those of its disks are added when it is shown or opened.
         vm.set_keys(found.safe.wraps().iter().map(|wrap| wrap.key.clone()).collect());
         if store.writable().is_ok() {
             clear_temporary(&vm);

@@ -6,12 +6,12 @@ use crate::fault::Fault;
 use crate::host::Host;
 use crypto::KeyId;
 use hostd_api::error::ErrorCode;
-use hostd_api::kms::ServerInfo;
+use hostd_api::kms::{KeyDifferenceInfo, ServerInfo, ServerSaid};
 use hostd_api::types::{ConfirmBackup, KeyBackup, KeyInfo, KeyStatus, ProviderInfo, VmInfo};
 use kms_client::native::NativeProvider;
-use kms_client::{Health, KeyProvider, ServerStatus};
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use kms_client::{Health, KeyDifference, KeyProvider, KeyState, Said, ServerStatus};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Name of the built-in provider, the part of its key ids before the slash.
@@ -37,6 +37,7 @@ impl Host {
             servers: Vec::new(),
             certificate_days: None,
             alarms: Vec::new(),
+            differences: Vec::new(),
         }));
         Ok(KeyStatus { providers: infos, keys: self.key_infos()? })
     }
@@ -65,6 +66,24 @@ impl Host {
         }
         self.native()?.confirm_backup(digest, now())?;
         self.key_status()
+    }
+
+    /// Tells the providers which keys VMs are encrypted by, so that their states are looked at.
+    pub(crate) fn watch_keys(&self) {
+        let keys = self.inventory.all().iter().flat_map(|vm| vm.keys()).collect();
+        self.keyring.providers().iter().for_each(|provider| provider.watch(&keys));
+    }
+
+    /// Puts alarms of providers into the log, each when it comes up.
+    pub(crate) fn tell_alarms(&self) {
+        let alarms = self.keyring.providers().iter().flat_map(|provider| {
+            let sentence = |alarm| format!("key provider {}: {alarm}", provider.name());
+            provider.status().alarms.into_iter().map(sentence)
+        });
+        let alarms: BTreeSet<String> = alarms.collect();
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        alarms.difference(&told).for_each(|alarm| tracing::warn!("{alarm}"));
+        *told = alarms;
     }
 
     fn native(&self) -> Result<&Arc<NativeProvider>, Fault> {
@@ -126,6 +145,23 @@ pub(crate) fn provider_info(provider: &dyn KeyProvider, default: bool) -> Provid
         servers: status.servers.into_iter().map(server_info).collect(),
         certificate_days: status.certificate_days,
         alarms: status.alarms,
+        differences: status.differences.into_iter().map(difference_info).collect(),
+    }
+}
+
+pub(crate) fn said_info(said: Said) -> ServerSaid {
+    ServerSaid { server: said.server, state: said.state }
+}
+
+fn difference_info(difference: KeyDifference) -> KeyDifferenceInfo {
+    KeyDifferenceInfo {
+        key: difference.key.to_string(),
+        servers: difference.said.into_iter().map(said_info).collect(),
+        may_wrap: difference.counts == KeyState::Active,
+        reason: difference.reason.to_owned(),
+        since: difference.since,
+        may_be_lag: difference.may_be_lag,
+        detail: difference.detail,
     }
 }
 

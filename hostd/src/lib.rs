@@ -12,6 +12,7 @@ pub mod config;
 pub mod control;
 pub mod daemon;
 pub mod datastore;
+mod ending;
 pub mod fault;
 pub mod files;
 mod gate;

@@ -114,7 +114,8 @@ fn prompt(text: &str) -> Result<Zeroizing<String>, PassphraseFault> {
     rpassword::prompt_password(text).map(Zeroizing::new).map_err(PassphraseFault::NoTerminal)
 }
 
-fn credentials() -> Option<PathBuf> {
+/// The folder of the credentials that systemd passed, if it did.
+pub(crate) fn credentials() -> Option<PathBuf> {
     std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from)
 }
 

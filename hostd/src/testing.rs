@@ -205,7 +205,9 @@ fn build(dir: &Path, store: &Path, open: bool) -> Arc<Host> {
         warnings: Mutex::default(),
         polling: Polling::new(0),
         plane,
+        told: Mutex::default(),
         looking: Mutex::default(),
+        holding: Mutex::default(),
         config,
     };
     let host = Arc::new(host);

@@ -121,9 +121,11 @@ impl Bench {
             name: "kmip".into(),
             servers: servers.iter().map(server).collect(),
             tls: self.authority.files("client"),
+            account: None,
             version: Version::V1_1,
             budgets: Budgets::default(),
             allow_compromised: false,
+            operation_policy: None,
             copies: 1,
             check_every: None,
         };

@@ -22,12 +22,20 @@ pub enum KmsError {
         /// How the provider knows.
         reason: String,
     },
-    /// The provider works and refuses: access rights, or the state of the key.
+    /// The provider works and refuses: access rights, mostly.
     #[error("key provider {provider} refused: {reason}")]
     Denied {
         /// Name of the provider.
         provider: String,
         /// What it refused, and why.
+        reason: String,
+    },
+    /// The provider works, and the state of the key forbids what was asked for.
+    #[error("key provider {provider} refused: {reason}")]
+    Inactive {
+        /// Name of the provider.
+        provider: String,
+        /// Which key, which state, and what to do.
         reason: String,
     },
     /// The provider cannot be reached, or answers that it cannot work now.
@@ -146,6 +154,21 @@ pub enum KmsError {
 }
 
 impl KmsError {
+    /// Why a key cannot be had, as vSphere names it (`CryptoManagerKmipCryptoKeyStatusKeyUnavailableReason`); `None` for what is a
+    /// matter of this host alone.
+    #[must_use]
+    pub fn reason(&self) -> Option<&'static str> {
+        use crate::kmip::health::reason;
+        match self {
+            Self::NotFound { .. } => Some(reason::MISSING),
+            Self::Inactive { .. } => Some(reason::NOT_ACTIVE),
+            Self::Denied { .. } => Some(reason::NO_PERMISSION),
+            Self::Unavailable { .. } => Some(reason::UNREACHABLE),
+            Self::BadKey { .. } => Some(reason::INVALID),
+            _ => None,
+        }
+    }
+
     /// Whether the same call may succeed later with nothing changed by an operator, so that retrying
     /// in the background makes sense.
     #[must_use]

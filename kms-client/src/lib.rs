@@ -12,4 +12,7 @@ pub mod native;
 mod provider;
 
 pub use error::KmsError;
-pub use provider::{Clock, Health, KeyProvider, KeyRecord, KeyState, ProviderStatus, ServerStatus};
+pub use provider::{
+    Clock, Health, KeyDifference, KeyProvider, KeyRecord, KeyState, ProviderStatus, Said,
+    ServerStatus,
+};

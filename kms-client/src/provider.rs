@@ -7,6 +7,7 @@
 use crate::KmsError;
 use crypto::{Arena, Kek, KeyId};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 
 /// Seconds since 1970-01-01 UTC, asked for when a record is made. Given at open, so that no library
 /// code reads the clock by itself and tests choose the time.
@@ -37,7 +38,7 @@ pub type Clock = fn() -> u64;
 /// - **KMIP cluster**: `create_key` is Create and Activate on a node that takes writes, `fetch` is Get
 ///   from any node that answers; a key id's uid is the server's unique identifier. All nodes silent is
 ///   [`KmsError::Unavailable`]; all nodes up and none has it is [`KmsError::NotFound`]; a key that is
-///   compromised or not ours is [`KmsError::Denied`]; a deactivated one is fetched, but
+///   not ours is [`KmsError::Denied`], one in a state that forbids its use [`KmsError::Inactive`]; a deactivated one is fetched, but
 ///   [`may_wrap`](KeyProvider::may_wrap) refuses it.
 /// - **Transit engine** (OpenBao): its own key never leaves the server, so a KEK there is a data key
 ///   that the engine made and encrypted. The ciphertext is stored beside the engine, found by uid, and
@@ -70,10 +71,32 @@ pub trait KeyProvider: Send + Sync {
     /// Whether a key may wrap anything new, from what is known of it already: no I/O. Unwrapping with it is another matter.
     ///
     /// # Errors
-    /// [`KmsError::Denied`] for a key that was taken back.
+    /// [`KmsError::Inactive`] for a key that was taken back.
     fn may_wrap(&self, _key: &KeyId) -> Result<(), KmsError> {
         Ok(())
     }
+
+    /// Takes a key back: it wraps nothing new from then on, and still unwraps. `compromised` says that somebody else may know it, and
+    /// `why` is a sentence for the provider's own log. The answer is what each server says of the key then.
+    ///
+    /// # Errors
+    /// [`KmsError::Denied`] from a provider whose keys cannot be taken back; otherwise the fault that kept it from being done.
+    fn revoke(&self, _: &KeyId, compromised: bool, why: &str) -> Result<Vec<Said>, KmsError> {
+        let _ = (compromised, why);
+        Err(endless(self.name()))
+    }
+
+    /// Destroys a key for good. The caller has made sure that nothing is encrypted by it any more.
+    ///
+    /// # Errors
+    /// [`KmsError::Denied`] for a key that is active, and from a provider whose keys cannot be destroyed; otherwise the fault
+    /// that kept it from being done.
+    fn destroy(&self, _: &KeyId) -> Result<Vec<Said>, KmsError> {
+        Err(endless(self.name()))
+    }
+
+    /// The keys that something here is encrypted by: those whose states matter from now on.
+    fn watch(&self, _keys: &BTreeSet<KeyId>) {}
 
     /// Finds out how the provider is, for [`status`](Self::status) to tell: asks its servers, where it has some, and fetches a
     /// key that exists for this alone.
@@ -81,6 +104,12 @@ pub trait KeyProvider: Send + Sync {
 
     /// How the provider is, from what it knows already: no I/O, so it never blocks.
     fn status(&self) -> ProviderStatus;
+}
+
+/// The refusal of a provider whose keys have no end of their own.
+fn endless(provider: &str) -> KmsError {
+    let reason = "its keys cannot be taken back one by one".to_owned();
+    KmsError::Denied { provider: provider.to_owned(), reason }
 }
 
 /// What a provider knows of one key. Never key bytes.
@@ -105,6 +134,8 @@ pub enum KeyState {
     Deactivated,
     /// May unwrap only, and only by leave of the configuration: somebody else may know it.
     Compromised,
+    /// May do nothing any more, as a server says.
+    Destroyed,
 }
 
 /// How a provider is.
@@ -127,6 +158,36 @@ pub struct ProviderStatus {
     pub certificate_days: Option<i64>,
     /// What an operator should act on, one sentence each.
     pub alarms: Vec<String>,
+    /// Keys that its servers do not agree on.
+    pub differences: Vec<KeyDifference>,
+}
+
+/// What one server says of a key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Said {
+    /// Address of the server.
+    pub server: String,
+    /// A state of KMIP, or that it does not know the key.
+    pub state: String,
+}
+
+/// A key that the servers of a provider do not agree on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyDifference {
+    /// The key.
+    pub key: KeyId,
+    /// What each server that answered says.
+    pub said: Vec<Said>,
+    /// What counts for encrypting.
+    pub counts: KeyState,
+    /// Reason, in the words of vSphere as far as it has one.
+    pub reason: &'static str,
+    /// When they were seen to differ first, seconds since 1970.
+    pub since: u64,
+    /// They may still be telling each other.
+    pub may_be_lag: bool,
+    /// One sentence for people.
+    pub detail: String,
 }
 
 /// How one server is, by the last check.

@@ -1,10 +1,11 @@
 """Runs the KMIP server of PyKMIP for a test, and prints its port.
 
-    pykmip_server.py CERTIFICATE KEY CA FOLDER DATABASE {stock|modern} [PORT]
+    pykmip_server.py CERTIFICATE KEY CA FOLDER DATABASE {stock|modern} [PORT [USER PASSWORD]]
 
 The server of the package would need a port that is known before, and would outlive a test that was killed. `stock` is its
 suite TLS1.2, which shares a cipher suite with Coffer when the certificate is of an elliptic curve; `modern`
-allows TLS 1.3, and the suites of TLS 1.2 with forward secrecy for RSA, too.
+allows TLS 1.3, and the suites of TLS 1.2 with forward secrecy for RSA, too. With USER and PASSWORD clients must send them beside
+their certificate; the package decodes them, and would ask a service of its own whether they are right.
 """
 
 import os
@@ -18,6 +19,7 @@ import warnings
 warnings.simplefilter("ignore")
 
 from kmip.services import auth  # noqa: E402
+from kmip.services.server import auth as identification  # noqa: E402
 from kmip.services.server.server import KmipServer  # noqa: E402
 
 
@@ -31,8 +33,25 @@ def end_with_the_test():
     os.killpg(0, signal.SIGKILL)
 
 
+def connector(user, password):
+    """Stands in for the connector to the service that knows users: there is one."""
+
+    class Connector:
+        def __init__(self, url):
+            pass
+
+        def authenticate(self, certificate, connection, credentials):
+            sent = [credential.credential_value for credential in credentials]
+            if [(value.username, value.password) for value in sent] != [(user, password)]:
+                raise ValueError("wrong user or password")
+            return user, None
+
+    return Connector
+
+
 def main():
-    certificate, key, ca, folder, database, suite, *port = sys.argv[1:]
+    certificate, key, ca, folder, database, suite, *more = sys.argv[1:]
+    port, account = more[:1], more[1:]
     threading.Thread(target=end_with_the_test, daemon=True).start()
     if suite == "modern":
         auth.TLS12AuthenticationSuite.protocol = property(lambda self: ssl.PROTOCOL_TLS_SERVER)
@@ -54,6 +73,9 @@ def main():
     )
     # Any free port, when none is named; the check of the setting refuses 0.
     server.config.settings["port"] = port[0] if port else "0"
+    if account:
+        identification.SLUGSConnector = connector(*account)
+        server.config.settings["auth_plugins"] = [("auth:slugs", {"enabled": "True"})]
     with server:
         # From here on clients wait for their turn; serve() listens again, which changes nothing.
         server._socket.listen(64)

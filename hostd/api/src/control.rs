@@ -178,9 +178,6 @@ pub struct VmKeys {
     /// Why it is locked, and which key would unlock it.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub lock: Option<LockReason>,
-    /// The reason as vSphere names it (`CryptoManagerKmipCryptoKeyStatusKeyUnavailableReason`), where it has one.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub vsphere_reason: Option<String>,
     /// Who must act to unlock it.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub who: Option<Actor>,

@@ -70,6 +70,9 @@ pub enum ErrorCode {
 pub struct LockReason {
     /// Stable code of the reason.
     pub code: LockCode,
+    /// Why the key cannot be had, as vSphere names it (`KeyStateClusterUnreachable` and so on), where it has a word for it.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub reason: Option<String>,
     /// The exact key id, `provider/uid`, where one is concerned.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub key_id: Option<String>,

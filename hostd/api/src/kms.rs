@@ -34,6 +34,69 @@ pub struct ServerInfo {
     pub checked_at: Option<u64>,
 }
 
+/// A key that the servers of a provider do not agree on, by the last check.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct KeyDifferenceInfo {
+    /// Id of the key.
+    pub key: String,
+    /// What each server that answered says.
+    pub servers: Vec<ServerSaid>,
+    /// Whether anything new may be encrypted by it, by what all servers say together.
+    pub may_wrap: bool,
+    /// `KeyStateDiffers` when states differ; `KeyStateMissingInKMS`, as vSphere names it, when a server lacks it.
+    pub reason: String,
+    /// When they were seen to differ first, seconds since 1970.
+    pub since: u64,
+    /// It may be that the servers are still telling each other.
+    pub may_be_lag: bool,
+    /// One sentence on it.
+    pub detail: String,
+}
+
+/// What one server says of a key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ServerSaid {
+    /// Its address.
+    pub server: String,
+    /// `Active` and the other states of KMIP, `not found`, `not found any more`, or `there, state not told`.
+    pub state: String,
+}
+
+/// `POST /v1/keys/revoke`: take a key back that nothing here uses any more.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RevokeKey {
+    /// Id of the key.
+    pub key: String,
+    /// Somebody else may know it.
+    #[serde(default)]
+    pub compromised: bool,
+    /// A sentence for the log of the key server.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
+}
+
+/// `POST /v1/keys/destroy`: destroy a key that was taken back.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DestroyKey {
+    /// Id of the key.
+    pub key: String,
+}
+
+/// A key that was taken back or destroyed.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct EndedKey {
+    /// Id of the key.
+    pub key: String,
+    /// What each server that answers says of it now.
+    pub servers: Vec<ServerSaid>,
+    /// Datastores that were looked through for users of the key.
+    pub datastores: Vec<String>,
+    /// Safes and descriptors that were looked at.
+    pub files: u64,
+}
+
 /// `POST /v1/keys/kmip/csr` and `/self-signed`: the name that servers are to know this host by.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]

@@ -308,6 +308,9 @@ pub struct ProviderInfo {
     /// What an operator should act on.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub alarms: Vec<String>,
+    /// Keys that its servers do not agree on.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub differences: Vec<crate::kms::KeyDifferenceInfo>,
 }
 
 /// One key-encrypting key, by id.

@@ -29,6 +29,9 @@ const MAX_POLLING_THREADS: u32 = 512;
 /// Bounds of the number of VMs.
 const VMS: std::ops::RangeInclusive<usize> = 1..=100_000;
 
+/// Longest name of a user or an operation policy; servers keep them in columns of tables.
+const KMIP_TEXT: usize = 255;
+
 /// Most KMIP servers: the largest clusters known have 20 clones.
 const KMIP_SERVERS: usize = 32;
 
@@ -119,13 +122,18 @@ fn passphrase(config: &Config) -> Option<Problem> {
         );
     }
     match &native.credential {
-        Some(name) if name.is_empty() || name.contains('/') || name.starts_with('.') => problem(
+        Some(name) if !is_credential(name) => problem(
             "provider.native.credential",
             format!("{name:?} is no name of a credential"),
             "use the name given to LoadCredential=",
         ),
         _ => None,
     }
+}
+
+/// Whether systemd could pass a credential of this name.
+fn is_credential(name: &str) -> bool {
+    !name.is_empty() && !name.contains('/') && !name.starts_with('.')
 }
 
 fn kmip(kmip: &Kmip) -> Option<Problem> {
@@ -135,6 +143,7 @@ fn kmip(kmip: &Kmip) -> Option<Problem> {
         ("key", &kmip.key),
         ("ca", &kmip.ca),
         ("pinned", &kmip.pinned),
+        ("password_file", &kmip.password_file),
     ];
     for (name, path) in paths.iter().filter_map(|(name, path)| Some((name, path.as_ref()?))) {
         if !path.is_absolute() {
@@ -161,11 +170,46 @@ fn kmip(kmip: &Kmip) -> Option<Problem> {
         let remedy = format!("choose one of {range:?}");
         return problem(key(name), "the value is out of range", &remedy);
     }
+    for (name, text) in [("operation_policy", &kmip.operation_policy), ("user", &kmip.user)] {
+        if text.as_ref().is_some_and(|text| text.is_empty() || text.len() > KMIP_TEXT) {
+            let reason = format!("it does not have 1 to {KMIP_TEXT} bytes");
+            return problem(key(name), reason, "ask who runs the servers");
+        }
+    }
+    if let Some(found) = kmip_account(kmip) {
+        return Some(found);
+    }
     if kmip.copies == 0 || kmip.server.len() > KMIP_SERVERS {
         let reason = format!("there must be 1 copy at least and {KMIP_SERVERS} servers at most");
         return problem(key("copies"), reason, "choose another number");
     }
     None
+}
+
+/// User name and password for key servers.
+fn kmip_account(kmip: &Kmip) -> Option<Problem> {
+    let sources = [kmip.password_file.is_some(), kmip.password_credential.is_some()];
+    let count = sources.into_iter().filter(|set| *set).count();
+    match (&kmip.user, count) {
+        (None, 0) => return None,
+        (None, _) => {
+            let reason = "there is a password without a user";
+            return problem("provider.kmip.user", reason, "set user as well");
+        }
+        (Some(_), 1) => {}
+        (Some(_), _) => {
+            let reason = "a user needs one of password_file or password_credential";
+            return problem("provider.kmip.user", reason, "set one of the two");
+        }
+    }
+    match &kmip.password_credential {
+        Some(name) if !is_credential(name) => problem(
+            "provider.kmip.password_credential",
+            format!("{name:?} is no name of a credential"),
+            "use the name given to LoadCredential=",
+        ),
+        _ => None,
+    }
 }
 
 fn default_provider(config: &Config) -> Option<Problem> {

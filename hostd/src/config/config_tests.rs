@@ -67,6 +67,10 @@ fn the_sample_names_every_key() {
         "version",
         "timeout_seconds",
         "copies",
+        "operation_policy",
+        "user",
+        "password_file",
+        "password_credential",
         "check_seconds",
         "allow_compromised",
         "host",
@@ -108,7 +112,17 @@ fn examples_of_the_sample_are_valid() {
                 let others: Vec<_> = files.iter().filter(|l| !l.starts_with(name)).collect();
                 format!("{STORE}[tls]\n{setting}\n{}\n{}\n", others[0], others[1])
             }
-            "ca" | "pinned" => format!("{STORE}[provider.kmip]\n{setting}\n{SERVER}"),
+            "user" | "password_file" => {
+                let both = "user = \"u\"\npassword_file = \"/p\"\n";
+                let other = both.lines().find(|line| !line.starts_with(name)).unwrap();
+                format!("{STORE}[provider.kmip]\n{setting}\n{other}\n{SERVER}")
+            }
+            "password_credential" => {
+                format!("{STORE}[provider.kmip]\nuser = \"u\"\n{setting}\n{SERVER}")
+            }
+            "ca" | "pinned" | "operation_policy" => {
+                format!("{STORE}[provider.kmip]\n{setting}\n{SERVER}")
+            }
             "default" => format!("{STORE}[provider]\n{setting}\n"),
             "host" => format!("{STORE}[[provider.kmip.server]]\n{setting}\n"),
             "port" | "tls_name" => {
@@ -161,6 +175,11 @@ fn faults_name_file_key_reason_and_remedy() {
         ("[limits]\ntls_connections = 0\n", "limits.tls_connections", "choose one of"),
         ("[provider.openbao]\n", "unknown field", "sample-config"),
         ("[provider.kmip]\nca = \"/x\"\n", "provider.kmip.ca: it is set, but", "kmip.server"),
+        (
+            "[provider.kmip]\noperation_policy = \"\"\n[[provider.kmip.server]]\nhost = \"a\"\n",
+            "provider.kmip.operation_policy",
+            "ask who runs the servers",
+        ),
         ("[provider.kmip]\nversion = \"2.0\"\n", "no version of KMIP", "sample-config"),
         ("[provider]\ndefault = \"kmip\"\n", "provider.default: there is no", "name native"),
     ];
@@ -214,18 +233,33 @@ fn a_kmip_cluster_is_on_with_a_server_and_the_default_then() {
     assert_eq!(parse(STORE).unwrap().default_provider(), "native");
     let config = kmip("name = \"kms\"\ntimeout_seconds = 2").unwrap();
     assert_eq!(config.default_provider(), "kms");
-    let settings = config.provider.kmip.settings(Path::new("/s"));
+    let settings = config.provider.kmip.settings(Path::new("/s"), Path::new("/c"));
     assert_eq!(settings.servers[0].port, 5696);
     assert_eq!(settings.tls.key, Path::new("/s/kmip/client.key"));
     assert_eq!(settings.tls.trust.path(), Path::new("/s/kmip/pinned.pem"));
     assert_eq!(settings.budgets.request.as_secs(), 2, "no step is longer than the whole");
-    let settings = kmip("ca = \"/ca\"").unwrap().provider.kmip.settings(Path::new("/s"));
+    let settings =
+        kmip("ca = \"/ca\"").unwrap().provider.kmip.settings(Path::new("/s"), Path::new("/c"));
     assert_eq!(settings.tls.trust, kms_client::kmip::tls::Trust::Authority("/ca".into()));
+    let account = |more: &str| {
+        let kmip = kmip(&format!("user = \"Fred\"\n{more}")).unwrap().provider.kmip;
+        kmip.settings(Path::new("/s"), Path::new("/c")).account.unwrap()
+    };
+    let by_file = account("password_file = \"/p\"");
+    assert_eq!((by_file.user.as_str(), by_file.path()), ("Fred", Path::new("/p")));
+    let by_credential = account("password_credential = \"kms\"");
+    assert_eq!((by_credential.path(), by_credential.sheltered), (Path::new("/c/kms"), true));
     for (more, reason) in [
         ("ca = \"/a\"\npinned = \"/b\"", "ca is set as well"),
         ("key = \"k\"", "k is relative"),
         ("name = \"native\"", "cannot be the name"),
         ("name = \"a/b\"", "cannot be the name"),
+        ("user = \"u\"", "password_file or password_credential"),
+        ("password_file = \"/p\"", "without a user"),
+        ("user = \"u\"\npassword_file = \"p\"", "p is relative"),
+        ("user = \"u\"\npassword_file = \"/p\"\npassword_credential = \"c\"", "one of"),
+        ("user = \"u\"\npassword_credential = \"../c\"", "no name of a credential"),
+        ("user = \"\"\npassword_file = \"/p\"", "1 to 255 bytes"),
         ("timeout_seconds = 0", "out of range"),
         ("check_seconds = 1", "out of range"),
         ("copies = 0", "1 copy at least"),

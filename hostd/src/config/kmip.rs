@@ -3,6 +3,7 @@
 //! Owns the TOML shape of `[provider.kmip]` and the way to the provider's settings. Must not open the files. The rules between
 //! the settings are in `check`.
 
+use kms_client::kmip::credential::Account;
 use kms_client::kmip::node::PORT;
 use kms_client::kmip::tls::{TlsFiles, Trust};
 use kms_client::kmip::values::Version;
@@ -20,9 +21,13 @@ pub struct Kmip {
     pub certificate: Option<PathBuf>,
     pub key: Option<PathBuf>,
     pub ca: Option<PathBuf>,
+    pub user: Option<String>,
+    pub password_file: Option<PathBuf>,
+    pub password_credential: Option<String>,
     pub pinned: Option<PathBuf>,
     pub version: KmipVersion,
     pub timeout_seconds: u64,
+    pub operation_policy: Option<String>,
     pub copies: usize,
     pub check_seconds: u64,
     pub allow_compromised: bool,
@@ -55,12 +60,16 @@ impl Default for Kmip {
             certificate: None,
             key: None,
             ca: None,
+            user: None,
+            password_file: None,
+            password_credential: None,
             pinned: None,
             version: KmipVersion(Version::V1_1),
             timeout_seconds: 15,
+            operation_policy: None,
             copies: 2,
             check_seconds: 45,
-            allow_compromised: false,
+            allow_compromised: true,
             server: Vec::new(),
         }
     }
@@ -89,9 +98,20 @@ impl Kmip {
         }
     }
 
+    /// User name, and the file of the password; a systemd credential lies in the folder `credentials`.
+    fn account(&self, credentials: &Path) -> Option<Account> {
+        let user = self.user.clone()?;
+        if let Some(password) = self.password_file.clone() {
+            return Some(Account { user, password, sheltered: false });
+        }
+        // systemd sets owner and mode of credentials; the folder itself is closed to others.
+        let password = credentials.join(self.password_credential.as_ref()?);
+        Some(Account { user, password, sheltered: true })
+    }
+
     /// The settings of the provider. The steps of an operation have their own times; a short time for all of it shortens each.
     #[must_use]
-    pub fn settings(&self, state_dir: &Path) -> KmipSettings {
+    pub fn settings(&self, state_dir: &Path, credentials: &Path) -> KmipSettings {
         let operation = Duration::from_secs(self.timeout_seconds);
         let usual = Budgets::default();
         let server = |server: &KmipServer| ServerSettings {
@@ -103,6 +123,7 @@ impl Kmip {
             name: self.name.clone(),
             servers: self.server.iter().map(server).collect(),
             tls: self.files(state_dir),
+            account: self.account(credentials),
             version: self.version.0,
             budgets: Budgets {
                 connect: usual.connect.min(operation),
@@ -111,6 +132,7 @@ impl Kmip {
                 operation,
             },
             allow_compromised: self.allow_compromised,
+            operation_policy: self.operation_policy.clone(),
             copies: self.copies,
             check_every: Some(Duration::from_secs(self.check_seconds)),
         }

@@ -132,7 +132,9 @@ fn provider_code(fault: &KmsError) -> (ErrorCode, &'static str) {
             (ErrorCode::WrongState, "run `coffer key backup FILE` again")
         }
         KmsError::NotFound { .. } => (ErrorCode::NotFound, "see `coffer key status`"),
-        KmsError::Denied { .. } => (ErrorCode::Denied, "see `coffer key status`"),
+        KmsError::Denied { .. } | KmsError::Inactive { .. } => {
+            (ErrorCode::Denied, "see `coffer key status`")
+        }
         KmsError::Damaged { .. } => (ErrorCode::Damaged, "restore the key file from its backup"),
         KmsError::Unsupported { .. } => (ErrorCode::Unsupported, "use a newer release"),
         KmsError::Limit { .. } => (ErrorCode::HostLimit, "see `coffer key status`"),

@@ -76,7 +76,12 @@ fn a_lock_carries_its_reason_and_every_code_has_a_remedy() {
         LockCode::WrongKey,
         LockCode::SafeDamaged,
     ] {
-        let reason = LockReason { code, key_id: Some("native/1".into()), detail: "because".into() };
+        let reason = LockReason {
+            code,
+            reason: None,
+            key_id: Some("native/1".into()),
+            detail: "because".into(),
+        };
         let error = api_error(&Fault::Locked { vm: "web01".into(), reason: reason.clone() });
         assert_eq!(error.code, ErrorCode::VmLocked);
         assert_eq!(error.lock, Some(reason));

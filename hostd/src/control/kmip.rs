@@ -9,7 +9,8 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use hostd_api::error::ApiError;
 use hostd_api::kms::{
-    CertificateInfo, CommonName, ImportCertificate, InstallPair, SigningRequest, TrustServer,
+    CertificateInfo, CommonName, DestroyKey, EndedKey, ImportCertificate, InstallPair, RevokeKey,
+    SigningRequest, TrustServer,
 };
 use hostd_api::types::ProviderInfo;
 use std::sync::Arc;
@@ -19,7 +20,7 @@ type Answer<T> = Result<Json<T>, Refused>;
 
 #[derive(OpenApi)]
 #[openapi(
-    paths(check_providers, csr, certificate, self_signed, pair, server),
+    paths(check_providers, revoke, destroy, csr, certificate, self_signed, pair, server),
     components(schemas(ApiError))
 )]
 pub(super) struct Documented;
@@ -27,6 +28,8 @@ pub(super) struct Documented;
 pub(super) fn all() -> Router<Arc<Host>> {
     Router::new()
         .route("/v1/keys/providers", get(check_providers))
+        .route("/v1/keys/revoke", post(revoke))
+        .route("/v1/keys/destroy", post(destroy))
         .route("/v1/keys/kmip/csr", post(csr))
         .route("/v1/keys/kmip/certificate", post(certificate))
         .route("/v1/keys/kmip/self-signed", post(self_signed))
@@ -39,6 +42,20 @@ pub(super) fn all() -> Router<Arc<Host>> {
     responses((status = 200, body = Vec<ProviderInfo>), (status = "default", body = ApiError)))]
 async fn check_providers(call: Call) -> Answer<Vec<ProviderInfo>> {
     call.look(|host| host.check_providers()).await
+}
+
+/// Take a key back at its provider, once nothing here is encrypted by it.
+#[utoipa::path(post, path = "/v1/keys/revoke", tag = "key", request_body = RevokeKey,
+    responses((status = 200, body = EndedKey), (status = "default", body = ApiError)))]
+async fn revoke(call: Call, Body(body): Body<RevokeKey>) -> Answer<EndedKey> {
+    call.run("key-revoke", body.key.clone(), move |host| host.revoke_key(&body)).await
+}
+
+/// Destroy a key that was taken back, once nothing here is encrypted by it.
+#[utoipa::path(post, path = "/v1/keys/destroy", tag = "key", request_body = DestroyKey,
+    responses((status = 200, body = EndedKey), (status = "default", body = ApiError)))]
+async fn destroy(call: Call, Body(body): Body<DestroyKey>) -> Answer<EndedKey> {
+    call.run("key-destroy", body.key.clone(), move |host| host.destroy_key(&body)).await
 }
 
 /// Make a new private key, and a request for its certificate.

@@ -51,6 +51,7 @@ impl KeyProvider for Counting {
             servers: Vec::new(),
             certificate_days: None,
             alarms: Vec::new(),
+            differences: Vec::new(),
         }
     }
 }

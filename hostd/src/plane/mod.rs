@@ -199,7 +199,6 @@ impl Host {
                 id: vm.id,
                 state: vm.state,
                 key_ids: key_ids.into_iter().collect(),
-                vsphere_reason: code.and_then(reason::in_vsphere).map(ToOwned::to_owned),
                 who: code.map(reason::who),
                 lock: vm.lock,
             }

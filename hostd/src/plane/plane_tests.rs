@@ -87,7 +87,8 @@ fn a_vm_is_made_under_a_pushed_key_and_locked_without_it() {
     assert_eq!((identity.wants, identity.has), (vec!["vault/a".to_owned()], vec![]));
     let shown = &t.host.control_vms().unwrap()[0];
     assert_eq!((shown.state, shown.who), (VmState::Locked, Some(Actor::ControlPlane)));
-    assert_eq!(shown.vsphere_reason.as_deref(), Some("KeyStateMissingInCache"));
+    let reason = shown.lock.as_ref().unwrap().reason.as_deref();
+    assert_eq!(reason, Some("KeyStateMissingInCache"), "as vSphere names it");
     assert_eq!(plane.pushed(&t, 1, 1), [PushOutcome::Taken]);
     until("the VM is unlocked", || lock_code(&t, "web01").is_none());
     let identity = t.host.control_identity().unwrap();

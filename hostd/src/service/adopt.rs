@@ -18,10 +18,14 @@ use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How long a vmd may take to say who it is. One that is busy with a drain answers later; it is then left alone.
 const HELLO_WAIT: Duration = Duration::from_secs(5);
+
+/// How long the keys of adopted VMs are asked for, all of them together: while key servers hang, hostd must start all the same. What
+/// is left is asked for later (`hold`).
+const KEYS_TIME: Duration = Duration::from_secs(10);
 
 /// What became of a runtime folder.
 enum Outcome {
@@ -41,8 +45,9 @@ impl Host {
     pub fn adopt_all(self: &Arc<Self>) -> Result<(), Fault> {
         let root = self.config.vm_runs();
         let mut kept: Vec<PathBuf> = Vec::new();
+        let keys_until = Instant::now() + KEYS_TIME;
         for run in self.run_folders()? {
-            match self.settle(&run) {
+            match self.settle(&run, keys_until) {
                 Outcome::Settled => {}
                 Outcome::Stale => clear_stale(&run),
                 Outcome::LeftAlone(reason) => {
@@ -66,8 +71,9 @@ impl Host {
     /// # Errors
     /// [`Fault::Io`] when the runtime folder cannot be read.
     pub(crate) fn adopt_more(self: &Arc<Self>) -> Result<(), Fault> {
+        let keys_until = Instant::now() + KEYS_TIME;
         for run in self.run_folders()? {
-            if let Outcome::LeftAlone(reason) = self.settle(&run) {
+            if let Outcome::LeftAlone(reason) = self.settle(&run, keys_until) {
                 self.warn(run_name(&run), format!("{} is left alone: {reason}", run.display()));
             }
         }
@@ -80,7 +86,7 @@ impl Host {
         Ok(entries.flatten().map(|e| e.path()).collect())
     }
 
-    fn settle(self: &Arc<Self>, run: &Path) -> Outcome {
+    fn settle(self: &Arc<Self>, run: &Path, keys_until: Instant) -> Outcome {
         if self.is_ours(run) {
             return Outcome::Settled;
         }
@@ -100,7 +106,7 @@ impl Host {
         let adopted = hello(&link).and_then(|(report, pid)| {
             // One connection at a time: the adoption makes its own.
             drop(link);
-            self.adopt(run, &socket, &report, pid)
+            self.adopt(run, &socket, (&report, pid), keys_until)
         });
         adopted.unwrap_or_else(Outcome::LeftAlone)
     }
@@ -132,8 +138,8 @@ impl Host {
         self: &Arc<Self>,
         run: &Path,
         socket: &Path,
-        hello: &Report,
-        pid: u32,
+        (hello, pid): (&Report, u32),
+        keys_until: Instant,
     ) -> Result<Outcome, String> {
         let text = |e: Fault| e.to_string();
         self.note_report(hello).map_err(text)?;
@@ -152,7 +158,9 @@ impl Host {
         let mut vmd = Vmd::found(vm.name.as_str(), socket, pid).map_err(text)?;
         let (report, fds) = vmd.report(&Request::Adopt { polling: true }, &[]).map_err(text)?;
         self.calm(vm.name.as_str());
-        let (service, lost) = self.rebuild(&vm, &mut inner, vmd, report, fds)?;
+        let mut service = self.rebuild(&vm, vmd, report, fds)?;
+        let lost = self.lease_again(&vm, &mut inner, &mut service, keys_until);
+        self.settle_tls(&vm, &mut service);
         tracing::info!("VM {} was adopted: vmd process {pid}", vm.name);
         inner.service = Some(service);
         if let Some(why) = lost {
@@ -166,16 +174,14 @@ impl Host {
         Ok(Outcome::Settled)
     }
 
-    /// The service of an adopted vmd from its report and the descriptors it gave, and why its home must be stopped, if
-    /// so.
+    /// The service of an adopted vmd from its report and the descriptors it gave.
     fn rebuild(
         self: &Arc<Self>,
         vm: &Arc<Vm>,
-        inner: &mut Inner,
         vmd: Vmd,
         report: Report,
         fds: Vec<OwnedFd>,
-    ) -> Result<(Service, Option<String>), String> {
+    ) -> Result<Service, String> {
         let tls = usize::from(report.tls.is_some());
         let (expected, got) = (report.disks.len() + 1 + tls, fds.len());
         let mut fds = fds.into_iter();
@@ -202,7 +208,7 @@ impl Host {
         let home = report
             .home
             .map(|_| Home::adopted(run.join("home"), report.home_mode.unwrap_or(HomeMode::Shared)));
-        let mut service = Service {
+        Ok(Service {
             run,
             lock,
             leases: BTreeMap::new(),
@@ -211,10 +217,7 @@ impl Host {
             tls,
             process: Process::Up(vmd),
             ends: Vec::new(),
-        };
-        let lost = self.lease_again(vm, inner, &mut service);
-        self.settle_tls(vm, &mut service);
-        Ok((service, lost))
+        })
     }
 
     /// The descriptor must be the lock of the VM, and the lock must be held.
@@ -242,7 +245,7 @@ impl Host {
     /// Tries that again for a running VM, now that a key has come.
     pub(crate) fn lease_anew(self: &Arc<Self>, vm: &Arc<Vm>, inner: &mut Inner) {
         let Some(mut service) = inner.service.take() else { return };
-        let lost = self.lease_again(vm, inner, &mut service);
+        let lost = self.lease_again(vm, inner, &mut service, Instant::now() + KEYS_TIME);
         inner.service = Some(service);
         if let Some(why) = lost {
             self.stop_lost(vm, inner, &why);
@@ -250,13 +253,21 @@ impl Host {
     }
 
     /// Takes the KEKs that a restart of the vmd needs, and takes up the lease of the home. Without them the VM runs on,
-    /// but cannot be started again. Tells why the home must be stopped, if another host has it.
+    /// but cannot be started again; it is not waited for longer than `until`. Tells why the home must be stopped, if another host has it.
     fn lease_again(
         self: &Arc<Self>,
         vm: &Arc<Vm>,
         inner: &mut Inner,
         service: &mut Service,
+        until: Instant,
     ) -> Option<String> {
+        let name = vm.name.as_str();
+        let late = || Instant::now() >= until;
+        let slow = format!("VM {name} runs; its keys wait for slow key servers");
+        if late() {
+            self.warn(Some(name), slow);
+            return None;
+        }
         let mut leases = Vec::new();
         let mut faults = Vec::new();
         let mut lost = None;
@@ -268,6 +279,10 @@ impl Host {
             Err(e) => faults.push(e),
         }
         for disk in service.disks.keys() {
+            if late() {
+                self.warn(Some(name), slow);
+                break;
+            }
             match self.open_disk(vm, inner, disk) {
                 Ok(opened) => leases.push(opened.lease),
                 Err(e) => faults.push(e),

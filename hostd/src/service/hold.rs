@@ -2,13 +2,14 @@
 //!
 //! Owns when that is tried; must not know the rules of leases (`cryptfs::lease`), nor how a home is stopped (`home`).
 //! Flow: an adoption tries once, with the key of the home; what it could not take up then, because no provider gave the
-//! key or the storage failed, is tried again at each look that hostd takes around itself. Until then nobody renews the
-//! lease of such a home, and nobody sees that another host took it.
+//! key or the storage failed, is tried again every few seconds. Until then nobody renews the lease of such a home, and
+//! nobody sees that another host took it. Key servers that hang are waited for before the VM is entered, so its verbs are not.
 
 use super::Service;
 use super::lease::{Kept, Wish, fault, how, lost};
 use crate::fault::Fault;
 use crate::host::Host;
+use crate::keyring::Lease;
 use crate::vm::{Inner, Vm};
 use cryptfs::lease::{LeaseError, Leases, Record};
 use crypto::HomeKey;
@@ -16,8 +17,8 @@ use hostd_api::types::HomeMode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// How long one look goes on to the next home: keys that a provider does not give take seconds each, and the look has more
-/// to do. The next one begins with the home that has waited for longest.
+/// How long one look goes on to the next home: keys that a provider does not give take seconds each. The next look begins with
+/// the home that has waited for longest.
 const LOOK_TIME: Duration = Duration::from_secs(2);
 
 /// What became of the lease of an adopted home.
@@ -60,8 +61,9 @@ impl Host {
         None
     }
 
-    /// Tries again for every home that lacks its lease.
+    /// Tries again for every home that lacks its lease; one look at a time.
     pub(crate) fn hold_missed(self: &Arc<Self>) {
+        let Ok(_holding) = self.holding.try_lock() else { return };
         let lacking = self.inventory.all().into_iter().filter_map(|vm| {
             let tried = vm.try_enter()?.service.as_ref()?.home.as_ref()?.unheld()?;
             Some((tried, vm))
@@ -70,22 +72,21 @@ impl Host {
         lacking.sort_by_key(|(tried, _)| *tried);
         let end = Instant::now() + LOOK_TIME;
         for (_, vm) in lacking.into_iter().take_while(|_| Instant::now() < end) {
+            let lease = if self.can_hold(&vm) { self.home_lease(&vm) } else { None };
             if let Some(mut inner) = vm.try_enter() {
-                self.hold_missed_of(&vm, &mut inner);
+                self.hold_missed_of(&vm, &mut inner, lease);
             }
         }
     }
 
-    fn hold_missed_of(self: &Arc<Self>, vm: &Arc<Vm>, inner: &mut Inner) {
+    fn hold_missed_of(self: &Arc<Self>, vm: &Arc<Vm>, inner: &mut Inner, lease: Option<Lease>) {
         let Some(home) = inner.service.as_mut().and_then(|s| s.home.as_mut()) else { return };
         home.not_held(Instant::now());
-        if !self.can_hold(vm) {
-            return;
-        }
-        let opened = match self.open_safe(vm, inner) {
+        let Some(lease) = lease else { return };
+        let opened = match self.open_safe_with(vm, inner, lease) {
             Ok(opened) => opened,
             Err(e) => {
-                tracing::debug!("the lease of the home of VM {} waits for its key: {e}", vm.name);
+                tracing::debug!("the lease of the home of VM {} waits: {e}", vm.name);
                 return;
             }
         };

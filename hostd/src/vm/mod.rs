@@ -176,6 +176,7 @@ impl Vm {
         self.keys.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Its safe and descriptors name these keys.
     pub(crate) fn set_keys(&self, keys: BTreeSet<KeyId>) {
         *self.keys.lock().unwrap_or_else(PoisonError::into_inner) = keys;
     }

@@ -55,6 +55,37 @@ impl Host {
         }
     }
 
+    /// A key that opens the safe of a VM, fetched if need be; without entering the VM, as that may take long.
+    pub(crate) fn home_lease(&self, vm: &Vm) -> Option<Lease> {
+        let sealed = Sealed::<Safe>::read(&vm.folder.safe()).ok()?;
+        sealed.key_ids().find_map(|id| match self.keyring.lease(id, vm.name.as_str()) {
+            Ok(lease) => Some(lease),
+            Err(e) => {
+                tracing::debug!("the home of VM {} waits for its key: {e}", vm.name);
+                None
+            }
+        })
+    }
+
+    /// Opens the safe of a VM by a key that is here, and by no other.
+    ///
+    /// # Errors
+    /// Those of [`Host::open_safe`].
+    pub(crate) fn open_safe_with(
+        &self,
+        vm: &Vm,
+        inner: &mut Inner,
+        lease: Lease,
+    ) -> Result<Opened<Safe>, Fault> {
+        self.allowed(vm, inner)?;
+        let path = vm.folder.safe();
+        let sealed = Sealed::<Safe>::read(&path)?;
+        let (body, key) = sealed.open(lease.kek(), lease.id(), self.keyring.arena())?;
+        let opened = belongs(vm, &path, Opened { body, key, lease }).map_err(plain)?;
+        inner.trouble = None;
+        Ok(opened)
+    }
+
     /// Opens the descriptor of a disk of a VM.
     ///
     /// # Errors
@@ -112,6 +143,7 @@ pub(super) fn operator_lock(vm: &Vm) -> LockReason {
     });
     LockReason {
         code: LockCode::LockedByOperator,
+        reason: None,
         key_id: key.map(|key| key.to_string()),
         detail: "an operator locked it".into(),
     }
@@ -177,7 +209,20 @@ pub(super) fn key_reason(fault: &KeyringError) -> LockReason {
             _ => (LockCode::FetchFailed, key),
         },
     };
-    LockReason { code, key_id: Some(key.to_string()), detail: fault.to_string() }
+    let reason = vsphere_reason(fault).map(ToOwned::to_owned);
+    LockReason { code, reason, key_id: Some(key.to_string()), detail: fault.to_string() }
+}
+
+/// vSphere's word for a key that cannot be had.
+fn vsphere_reason(fault: &KeyringError) -> Option<&'static str> {
+    match fault {
+        KeyringError::Evicted(_) | KeyringError::NotPushed(_) => Some("KeyStateMissingInCache"),
+        KeyringError::Slow(_) => Some("KeyStateClusterUnreachable"),
+        KeyringError::NotConfigured(_) | KeyringError::Closed { .. } => {
+            Some("KeyStateClusterInvalid")
+        }
+        KeyringError::Provider { source, .. } => source.reason(),
+    }
 }
 
 /// The lock reason of a safe (or descriptor) that does not open or parse; `None` for faults of storage,
@@ -201,7 +246,7 @@ pub(super) fn seal_reason(fault: &SealError, safe: bool) -> Option<LockReason> {
         }
         _ => return None,
     };
-    Some(LockReason { code, key_id: key, detail: fault.to_string() })
+    Some(LockReason { code, reason: None, key_id: key, detail: fault.to_string() })
 }
 
 fn plain(fault: OpenFault) -> Fault {

@@ -33,6 +33,8 @@ pub struct Cluster {
     pub(super) members: Vec<Arc<Member>>,
     pub(super) budgets: Budgets,
     recent: Mutex<VecDeque<Recent>>,
+    /// What new keys get as their operation policy.
+    pub(super) policy: Option<String>,
 }
 
 /// One server, and what is thought of it.
@@ -87,7 +89,13 @@ impl Cluster {
             })
         };
         let members = nodes.into_iter().map(member).collect();
-        Self { members, budgets, recent: Mutex::default() }
+        Self { members, budgets, recent: Mutex::default(), policy: None }
+    }
+
+    /// The same, with the name of an operation policy for new keys.
+    #[must_use]
+    pub fn with_policy(self, policy: Option<String>) -> Self {
+        Self { policy, ..self }
     }
 
     /// The end of an operation that begins now.

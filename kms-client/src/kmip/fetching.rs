@@ -8,11 +8,15 @@ use super::fault::Fault;
 use super::gate::MAX_WAIT;
 use super::provider::Inner;
 use super::refused::Refused;
+use super::said::Said;
 use super::values::State;
 use crate::KmsError;
 use crypto::{Kek, KeyId};
 use std::sync::Arc;
 use std::time::Instant;
+
+/// What to do about a compromised key.
+const BY_LEAVE: &str = "; allow_compromised lets it unwrap what there is";
 
 /// What came of a fetch, for all who waited for it.
 pub(super) type FetchResult = Result<Arc<Kek>, FetchFault>;
@@ -21,6 +25,7 @@ pub(super) type FetchResult = Result<Arc<Kek>, FetchFault>;
 #[derive(Debug, Clone)]
 pub(super) enum FetchFault {
     NotFound(String),
+    Inactive(String),
     Denied(String),
     BadKey(String),
     Unavailable(String),
@@ -42,7 +47,7 @@ impl Inner {
                 .iter()
                 .zip(fetched)
                 .map(|(uid, fetched)| match fetched {
-                    Some(fetched) => Ok(self.noted(uid, fetched)),
+                    Some(fetched) => self.noted(uid, fetched),
                     None => self.fetch_one(uid),
                 })
                 .collect(),
@@ -53,32 +58,56 @@ impl Inner {
         }
     }
 
-    fn noted(&self, uid: &str, fetched: Fetched) -> Arc<Kek> {
-        self.ledger.fetched(uid, fetched.state);
-        Arc::new(fetched.kek)
+    /// Notes what was fetched. Another server may have said by now that the key must not be used, of which the one that gave it has not
+    /// heard.
+    fn noted(&self, uid: &str, fetched: Fetched) -> FetchResult {
+        self.ledger.fetched(uid, fetched.member, fetched.state, (self.clock)());
+        let elsewhere = |state: State| format!("another server says that it is {state}");
+        match self.ledger.latest(uid) {
+            Some(state @ (State::Destroyed | State::DestroyedCompromised)) => {
+                Err(FetchFault::NotFound(elsewhere(state)))
+            }
+            Some(state @ State::Compromised) if !self.settings.allow_compromised => {
+                Err(FetchFault::Inactive(elsewhere(state) + BY_LEAVE))
+            }
+            _ => Ok(Arc::new(fetched.kek)),
+        }
+    }
+
+    /// Notes what servers said that did not give a key.
+    fn noted_refusals(&self, uid: &str, refused: &Refused) {
+        for error in &refused.0 {
+            let said = match &error.fault {
+                Fault::State(state) => Said::State(*state),
+                fault if fault.is_not_found() => Said::Unknown,
+                _ => continue,
+            };
+            self.ledger.said_by(uid, &error.node, said, (self.clock)());
+        }
     }
 
     fn fetch_one(&self, uid: &str) -> FetchResult {
         let end = self.cluster.end();
         let compromised = self.settings.allow_compromised;
         match self.cluster.fetch(uid, compromised, &self.arena, end) {
-            Ok(fetched) => Ok(self.noted(uid, fetched)),
-            Err(refused) => Err(FetchFault::of(&refused, self.cluster.members.len())),
+            Ok(fetched) => self.noted(uid, fetched),
+            Err(refused) => {
+                self.noted_refusals(uid, &refused);
+                Err(FetchFault::of(&refused, self.cluster.members.len()))
+            }
         }
     }
 }
 
 impl FetchFault {
-    fn of(refused: &Refused, members: usize) -> Self {
+    pub(super) fn of(refused: &Refused, members: usize) -> Self {
         let said = refused.to_string();
         if let Some(answer) = refused.answer() {
             return match &answer.fault {
                 Fault::State(State::Destroyed | State::DestroyedCompromised) => {
                     Self::NotFound(said)
                 }
-                Fault::State(State::Compromised) => {
-                    Self::Denied(format!("{said}; allow_compromised lets it unwrap what there is"))
-                }
+                Fault::State(State::Compromised) => Self::Inactive(said + BY_LEAVE),
                 _ => Self::Denied(said),
             };
         }
@@ -95,6 +124,7 @@ impl FetchFault {
         let provider = key.provider().to_owned();
         match self {
             Self::NotFound(reason) => KmsError::NotFound { key: key.clone(), reason },
+            Self::Inactive(reason) => KmsError::Inactive { provider, reason },
             Self::Denied(reason) => KmsError::Denied { provider, reason },
             Self::BadKey(reason) => KmsError::BadKey { provider, reason },
             Self::Unavailable(reason) => KmsError::Unavailable { provider, reason },

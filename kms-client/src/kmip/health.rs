@@ -1,12 +1,13 @@
 //! How each server is, found out by really using it.
 //!
 //! Owns the check and what it found. It must not make decisions of its own: whom to ask first is the cluster's. Flow:
-//! [`check`] goes to every server at the same time: connects, which shows whether each side trusts the other; asks what it can do,
-//! which is timed; and fetches a key that exists for this alone, because a server whose hardware module is down answers
-//! everything but that.
+//! [`Round::check`] goes to every server at the same time: connects, which shows whether each side trusts the other; asks what it can do,
+//! which is timed; asks for the states of keys in use, which are noted in the ledger; and fetches a key that exists for this alone,
+//! because a server whose hardware module is down answers everything but that.
 
 use super::cluster::{Cluster, Over};
 use super::fault::{Fault, NodeError};
+use super::ledger::Ledger;
 use super::node::Session;
 use super::values::{Operation, ResultReason};
 use super::x509::Validity;
@@ -16,68 +17,76 @@ use std::sync::Mutex;
 use std::time::Instant;
 
 /// vSphere's words for why a key cannot be had.
-pub(super) mod reason {
+pub(crate) mod reason {
     pub(crate) const MISSING: &str = "KeyStateMissingInKMS";
     pub(crate) const UNREACHABLE: &str = "KeyStateClusterUnreachable";
     pub(crate) const INVALID: &str = "KeyStateClusterInvalid";
     pub(crate) const NOT_ACTIVE: &str = "KeyStateNotActiveOrEnabled";
     pub(crate) const NO_PERMISSION: &str = "NoPermissionToAccessKeyProvider";
+    /// Ours: vSphere has no word for servers that do not agree.
+    pub(crate) const DIFFERS: &str = "KeyStateDiffers";
 }
 
-/// What was found out about every server, in their order. `canary` is the key to fetch; servers that give different bytes
-/// for it are told apart from those that give the bytes of the first.
-pub(super) fn check(
-    cluster: &Cluster,
-    canary: Option<&str>,
-    arena: &Arena,
-    now: u64,
-) -> Vec<ServerStatus> {
-    let end = cluster.end();
-    let known = &Mutex::new(None);
-    std::thread::scope(|scope| {
-        let running: Vec<_> = (0..cluster.members.len())
-            .map(|index| scope.spawn(move || one(cluster, index, canary, known, arena, end, now)))
-            .collect();
-        running.into_iter().filter_map(|thread| thread.join().ok()).collect()
-    })
+/// One check of all servers.
+pub(super) struct Round<'a> {
+    pub(super) cluster: &'a Cluster,
+    pub(super) ledger: &'a Ledger,
+    pub(super) arena: &'a Arena,
+    /// The key to fetch. Servers that give different bytes for it are told apart from those that give the bytes of the first.
+    pub(super) canary: Option<&'a str>,
+    /// Keys whose states are asked for.
+    pub(super) uids: &'a [String],
+    /// Seconds since 1970.
+    pub(super) now: u64,
 }
 
-fn one(
-    cluster: &Cluster,
-    index: usize,
-    canary: Option<&str>,
-    known: &Mutex<Option<CheckValue>>,
-    arena: &Arena,
-    end: Instant,
-    now: u64,
-) -> ServerStatus {
-    let Some(member) = cluster.members.get(index) else { return ServerStatus::default() };
-    let mut status = ServerStatus {
-        address: member.node.address(),
-        read_only: member.is_read_only(),
-        checked_at: Some(now),
-        ..ServerStatus::default()
-    };
-    let asked = member.once(Over::New, end, &mut |session: &mut Session<'_>| {
-        status.trusted = Some(true);
-        let validity = session.certificate().and_then(|der| Validity::of(&der));
-        status.certificate_days = validity.map(|validity| validity.days_left(now));
-        let start = Instant::now();
-        let facts = session.query()?;
-        status.latency_ms = u64::try_from(start.elapsed().as_millis()).ok();
-        status.trusts_us = Some(true);
-        let lacks =
-            !facts.operations.is_empty() && !facts.operations.contains(&Operation::Create.number());
-        status.read_only = facts.clone || lacks;
-        let Some(uid) = canary else { return Ok(None) };
-        session.get(uid, arena).map(|kek| Some(kek.check_value()))
-    });
-    cluster.set_read_only(index, status.read_only);
-    match asked {
-        Ok(value) => judge(&mut status, value, known),
-        Err(error) => blame(&mut status, &error, canary.is_some()),
+impl Round<'_> {
+    /// What was found out about every server, in their order.
+    pub(super) fn check(&self) -> Vec<ServerStatus> {
+        let end = self.cluster.end();
+        let known = &Mutex::new(None);
+        std::thread::scope(|scope| {
+            let running: Vec<_> = (0..self.cluster.members.len())
+                .map(|index| scope.spawn(move || self.one(index, known, end)))
+                .collect();
+            running.into_iter().filter_map(|thread| thread.join().ok()).collect()
+        })
     }
-    status
+
+    fn one(&self, index: usize, known: &Mutex<Option<CheckValue>>, end: Instant) -> ServerStatus {
+        let Some(member) = self.cluster.members.get(index) else { return ServerStatus::default() };
+        let mut status = ServerStatus {
+            address: member.node.address(),
+            read_only: member.is_read_only(),
+            checked_at: Some(self.now),
+            ..ServerStatus::default()
+        };
+        let asked = member.once(Over::New, end, &mut |session: &mut Session<'_>| {
+            status.trusted = Some(true);
+            let validity = session.certificate().and_then(|der| Validity::of(&der));
+            status.certificate_days = validity.map(|validity| validity.days_left(self.now));
+            let start = Instant::now();
+            let facts = session.query()?;
+            status.latency_ms = u64::try_from(start.elapsed().as_millis()).ok();
+            status.trusts_us = Some(true);
+            let lacks = !facts.operations.is_empty()
+                && !facts.operations.contains(&Operation::Create.number());
+            status.read_only = facts.clone || lacks;
+            for (uid, said) in self.uids.iter().zip(session.said_of(self.uids)?) {
+                if let Some(said) = said {
+                    self.ledger.said(uid, index, said, self.now);
+                }
+            }
+            let Some(uid) = self.canary else { return Ok(None) };
+            session.get(uid, self.arena).map(|kek| Some(kek.check_value()))
+        });
+        self.cluster.set_read_only(index, status.read_only);
+        match asked {
+            Ok(value) => judge(&mut status, value, known),
+            Err(error) => blame(&mut status, &error, self.canary.is_some()),
+        }
+        status
+    }
 }
 
 fn judge(status: &mut ServerStatus, value: Option<CheckValue>, known: &Mutex<Option<CheckValue>>) {
@@ -103,6 +112,11 @@ fn blame(status: &mut ServerStatus, error: &NodeError, canary: bool) {
         | Fault::ServerTooYoung => status.trusted = Some(false),
         Fault::ClientRejected { .. } | Fault::ClientExpired { .. } => {
             status.trusted = Some(true);
+            status.trusts_us = Some(false);
+        }
+        Fault::Refused(refusal)
+            if refusal.reason == Some(ResultReason::AuthenticationNotSuccessful) =>
+        {
             status.trusts_us = Some(false);
         }
         _ => {}

@@ -24,6 +24,8 @@ pub struct Made {
     pub uid: String,
     /// Servers that gave the key, all with the same bytes.
     pub copies: usize,
+    /// Addresses of servers that gave another key under this id: they are not of one cluster.
+    pub strangers: Vec<String>,
 }
 
 /// What came of one Create.
@@ -76,8 +78,8 @@ impl Cluster {
                 orphans.push(name);
                 return Err(refused);
             }
-            let copies = self.copies(&uid, quorum, arena, end);
-            return Ok(Made { uid, copies });
+            let (copies, strangers) = self.copies(member, &uid, quorum, arena, end);
+            return Ok(Made { uid, copies, strangers });
         }
         Err(refused)
     }
@@ -91,7 +93,9 @@ impl Cluster {
         let mut refused = Refused::default();
         // `ask` would go on to the next server after a fault in doubt, so each is asked alone.
         for index in self.well_first(&order) {
-            match self.ask(&[index], end, |session| session.create(Some(name))) {
+            match self.ask(&[index], end, |session| {
+                session.create_under(Some(name), self.policy.as_deref())
+            }) {
                 Ok((_, uid)) => {
                     self.set_read_only(index, false);
                     return Begun::Made(index, uid);
@@ -158,28 +162,43 @@ impl Cluster {
         }
     }
 
-    /// How many servers give the key, waited for until there are `quorum`.
-    fn copies(&self, uid: &str, quorum: usize, arena: &Arena, end: Instant) -> usize {
+    /// How many servers give the key that `maker` made, waited for until there are `quorum`; and who gives another one.
+    fn copies(
+        &self,
+        maker: usize,
+        uid: &str,
+        quorum: usize,
+        arena: &Arena,
+        end: Instant,
+    ) -> (usize, Vec<String>) {
         let quorum = quorum.min(self.members.len());
+        let others = (0..self.members.len()).filter(|index| *index != maker);
+        // Whoever made it has the right one.
+        let mut left: Vec<_> = std::iter::once(maker).chain(others).collect();
         let mut known: Option<CheckValue> = None;
-        let mut have = vec![false; self.members.len()];
+        let (mut copies, mut strangers) = (0, Vec::new());
         let mut attempt = 0;
         loop {
-            for (index, has) in have.iter_mut().enumerate().filter(|(_, has)| !**has) {
+            left.retain(|index| {
                 // One that is ill is not waited for; whoever asks next finds out whether it is back.
-                if !self.is_well(index) {
-                    continue;
+                if !self.is_well(*index) || (known.is_none() && *index != maker) {
+                    return true;
                 }
-                let got = self.ask(&[index], end, |session| session.get(uid, arena));
-                let Ok((_, kek)) = got else { continue };
+                let got = self.ask(&[*index], end, |session| session.get(uid, arena));
+                let Ok((_, kek)) = got else { return true };
                 let value = kek.check_value();
-                *has = *known.get_or_insert(value) == value;
-            }
-            let copies = have.iter().filter(|has| **has).count();
+                if *known.get_or_insert(value) == value {
+                    copies += 1;
+                } else {
+                    strangers.extend(self.members.get(*index).map(|member| member.node.address()));
+                }
+                false
+            });
             let wait = pause(attempt, random());
-            let hope = (0..have.len()).any(|index| !have[index] && self.is_well(index));
-            if copies >= quorum || !hope || Instant::now() + wait >= end {
-                return copies;
+            let hope = left.iter().any(|index| self.is_well(*index)) && self.is_well(maker);
+            let enough = copies >= quorum || !strangers.is_empty();
+            if enough || !hope || Instant::now() + wait >= end {
+                return (copies, strangers);
             }
             std::thread::sleep(wait);
             attempt += 1;

@@ -8,9 +8,10 @@
 //! starts fetches hundreds, and a handshake costs more than a Get. When such a connection is found dead, the request
 //! is sent once more over a new one; it changes nothing, so that is no risk.
 
+use super::credential::Credential;
 use super::fault::{Fault, NodeError, Outcome};
 use super::link::{Budgets, Link};
-use super::request::{Call, encode};
+use super::request::{Call, encode_as};
 use super::response::{Answer, Asked, read};
 use super::tls::Identity;
 use super::ttlv::{Item, Tag};
@@ -50,6 +51,7 @@ pub struct Session<'a> {
     link: Option<Link>,
     /// Nothing was sent yet over a connection that was left open, so it may be found dead.
     untried: bool,
+    credential: Option<Credential>,
     version: Version,
     end: Instant,
     count: u32,
@@ -115,12 +117,15 @@ impl Node {
     }
 
     fn begin(&self, end: Instant, connect: Duration) -> Result<Session<'_>, NodeError> {
-        let link = self.connect(end, connect).map_err(|fault| self.error("connecting", fault))?;
+        let failed = |fault| self.error("connecting", fault);
+        let credential = self.identity.credential().map_err(Fault::from).map_err(failed)?;
+        let link = self.connect(end, connect).map_err(failed)?;
         let version = self.version();
         let mut session = Session {
             node: self,
             link: Some(link),
             untried: false,
+            credential,
             version: version.unwrap_or(self.wanted),
             end,
             count: 0,
@@ -140,7 +145,17 @@ impl Node {
     pub fn resume(&self, end: Instant, soon: bool) -> Result<Session<'_>, NodeError> {
         match (self.version(), self.take_kept()) {
             (Some(version), Some(link)) => {
-                Ok(Session { node: self, link: Some(link), untried: true, version, end, count: 0 })
+                let credential = self.identity.credential();
+                let failed = |fault: Fault| self.error("connecting", fault);
+                Ok(Session {
+                    node: self,
+                    link: Some(link),
+                    untried: true,
+                    credential: credential.map_err(|e| failed(e.into()))?,
+                    version,
+                    end,
+                    count: 0,
+                })
             }
             _ => {
                 let parts = if soon { 2 } else { 1 };
@@ -260,7 +275,7 @@ impl Session<'_> {
             .collect();
         let asked: Vec<_> =
             items.iter().map(|(call, id)| Asked { operation: call.operation(), id: *id }).collect();
-        let request = encode(self.version, &items)?;
+        let request = encode_as(self.version, self.credential.as_ref(), &items)?;
         let message = self.answer_to(&request)?;
         for (index, answer) in read(&message, self.version, &asked)?.into_iter().enumerate() {
             take(index, answer)?;
@@ -308,6 +323,12 @@ impl Session<'_> {
             Ok(()) => Version::choose(wanted, &offered).ok_or_else(|| {
                 self.node.error(Operation::DiscoverVersions.name(), Fault::NoCommonVersion)
             }),
+            // Whom it does not know it tells nothing, of versions neither.
+            Err(error)
+                if error.fault.reason() == Some(ResultReason::AuthenticationNotSuccessful) =>
+            {
+                Err(error)
+            }
             Err(error) if matches!(error.fault, Fault::Refused(_)) => Ok(Version::V1_0),
             Err(error) => Err(error),
         }

@@ -62,8 +62,21 @@ impl Session<'_> {
     /// # Errors
     /// [`NodeError`].
     pub fn create(&mut self, name: Option<&str>) -> Result<String, NodeError> {
-        let name = name.map(Attribute::name);
-        self.call(Call::Create(name.as_slice()), new_uid)
+        self.create_under(name, None)
+    }
+
+    /// The same; `policy` names the rules of the server on who may have the key.
+    ///
+    /// # Errors
+    /// [`NodeError`].
+    pub fn create_under(
+        &mut self,
+        name: Option<&str>,
+        policy: Option<&str>,
+    ) -> Result<String, NodeError> {
+        let policy = policy.map(|policy| Attribute::text("Operation Policy Name", policy));
+        let attributes: Vec<_> = name.map(Attribute::name).into_iter().chain(policy).collect();
+        self.call(Call::Create(&attributes), new_uid)
     }
 
     /// Gives the server a key that was made here.
@@ -278,7 +291,10 @@ impl Session<'_> {
 }
 
 /// The state in an answer to the question for it, or the refusal.
-fn state_of(answer: Answer<'_>, uid: &str) -> Result<Result<Option<State>, Refusal>, Fault> {
+pub(super) fn state_of(
+    answer: Answer<'_>,
+    uid: &str,
+) -> Result<Result<Option<State>, Refusal>, Fault> {
     let payload = match answer {
         Ok(Some(payload)) => payload,
         Ok(None) => return Err(Fault::Unfitting("it has no payload".to_owned())),

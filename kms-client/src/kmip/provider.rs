@@ -5,6 +5,7 @@
 //! that are wanted together, and has the cluster fetch them; `create_key` has the cluster make one; both note in the ledger what they saw.
 
 use super::cluster::Cluster;
+use super::credential::Account;
 use super::fetching::FetchResult;
 use super::gate::{Flights, Gate, MAX_AT_ONCE, MAX_TOGETHER, MAX_WAIT};
 use super::gather::Gather;
@@ -16,12 +17,16 @@ use super::refused::Refused;
 use super::request::Attribute;
 use super::tls::{Identity, TlsFiles};
 use super::values::Version;
-use crate::{Clock, KeyProvider, KeyRecord, KmsError, ProviderStatus, ServerStatus};
+use crate::{Clock, KeyProvider, KeyRecord, KmsError, ProviderStatus, Said, ServerStatus};
 use crypto::{Arena, Kek, KeyId};
+use std::collections::BTreeSet;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
+
+/// Most keys whose states one check asks for: a few messages a server, and thousands of keys in some minutes.
+const MAX_POLLED: usize = 256;
 
 /// Settings of a provider.
 #[derive(Debug, Clone)]
@@ -32,12 +37,16 @@ pub struct KmipSettings {
     pub servers: Vec<ServerSettings>,
     /// Our certificate and key, and whom to trust.
     pub tls: TlsFiles,
+    /// User name and password, for servers that want them.
+    pub account: Option<Account>,
     /// The version to speak, if a server does.
     pub version: Version,
     /// How long steps may take.
     pub budgets: Budgets,
     /// Use keys for unwrapping although the server says that they are compromised.
     pub allow_compromised: bool,
+    /// Name of the operation policy that servers give new keys: who else may have them. The server's own when `None`.
+    pub operation_policy: Option<String>,
     /// Servers that should have a new key before it is used.
     pub copies: usize,
     /// Pause between checks; `None` for no checks but those that are asked for.
@@ -95,7 +104,8 @@ impl KmipProvider {
         };
         KeyId::new(&settings.name, "1")
             .map_err(|e| config(format!("cannot have this name: {e}"), "choose another name"))?;
-        let identity = Arc::new(Identity::new(settings.tls.clone(), clock));
+        let identity = Identity::new(settings.tls.clone(), clock);
+        let identity = Arc::new(identity.with_account(settings.account.clone()));
         let mut nodes = Vec::with_capacity(settings.servers.len());
         for server in &settings.servers {
             let tls_name = server.tls_name.as_deref();
@@ -107,15 +117,17 @@ impl KmipProvider {
                 config(problem, "write a DNS name or an IP address")
             })?);
         }
+        let addresses = nodes.iter().map(Node::address).collect();
         let inner = Arc::new(Inner {
-            cluster: Cluster::new(nodes, settings.budgets),
+            cluster: Cluster::new(nodes, settings.budgets)
+                .with_policy(settings.operation_policy.clone()),
             identity,
             arena: arena.clone(),
             clock,
             gate: Gate::new(MAX_AT_ONCE),
             flights: Flights::new(),
             gather: Gather::new(MAX_AT_ONCE, MAX_TOGETHER),
-            ledger: Ledger::default(),
+            ledger: Ledger::new(&settings.name, addresses),
             canary: Mutex::new(None),
             checked: Mutex::default(),
             file_problem: Mutex::default(),
@@ -194,7 +206,7 @@ impl KeyProvider for KmipProvider {
         let name = &self.inner.settings.name;
         let record = |(uid, entry): (String, super::ledger::Entry)| {
             let id = KeyId::new(name, &uid).ok()?;
-            Some(KeyRecord { id, created_at: entry.made, state: entry.state })
+            Some(KeyRecord { id, created_at: entry.made, state: entry.state() })
         };
         let mut keys: Vec<_> = self.inner.ledger.keys().into_iter().filter_map(record).collect();
         keys.sort_by_key(|key| key.created_at);
@@ -202,7 +214,20 @@ impl KeyProvider for KmipProvider {
     }
 
     fn may_wrap(&self, key: &KeyId) -> Result<(), KmsError> {
-        self.inner.ledger.may_wrap(&self.inner.settings.name, key.uid())
+        self.inner.ledger.may_wrap(key.uid())
+    }
+
+    fn revoke(&self, key: &KeyId, compromised: bool, why: &str) -> Result<Vec<Said>, KmsError> {
+        self.inner.revoke(key, compromised, why)
+    }
+
+    fn destroy(&self, key: &KeyId) -> Result<Vec<Said>, KmsError> {
+        self.inner.destroy(key)
+    }
+
+    fn watch(&self, keys: &BTreeSet<KeyId>) {
+        let ours = keys.iter().filter(|key| key.provider() == self.inner.settings.name);
+        self.inner.ledger.watch(&ours.map(KeyId::uid).collect(), (self.inner.clock)());
     }
 
     fn check(&self) {
@@ -238,6 +263,18 @@ impl Inner {
             ));
         }
         let made = made.map_err(|refused| self.making_fault(&refused))?;
+        if !made.strangers.is_empty() {
+            self.ledger.note(format!("key {} was made, and is not used", made.uid));
+            return Err(KmsError::BadKey {
+                provider: self.settings.name.clone(),
+                reason: format!(
+                    "{} has another key under the id {}, so it is no server of this cluster, or does not \
+                     replicate; take it out of the configuration",
+                    made.strangers.join(", "),
+                    made.uid
+                ),
+            });
+        }
         if made.copies < copies.min(self.cluster.members.len()) {
             self.ledger.note(format!(
                 "key {}/{} was found on {} of {} servers when it was made; see that the servers replicate",
@@ -278,20 +315,28 @@ impl Inner {
 
     fn check_now(&self) {
         self.cluster.close_idle();
-        let mut found = self.check_once();
+        let mut found = self.check_once(&self.ledger.next(MAX_POLLED));
         let missing = |server: &ServerStatus| server.reason == Some(health::reason::MISSING);
         if found.iter().any(missing) {
             // Perhaps somebody destroyed the key; it is looked for, or made, anew.
             *lock(&self.canary) = None;
-            found = self.check_once();
+            found = self.check_once(&[]);
         }
         *lock(&self.checked) = found;
         *lock(&self.file_problem) = self.identity.problem().map(|problem| problem.to_string());
     }
 
-    fn check_once(&self) -> Vec<ServerStatus> {
+    fn check_once(&self, uids: &[String]) -> Vec<ServerStatus> {
         let canary = self.canary();
-        health::check(&self.cluster, canary.as_deref(), &self.arena, (self.clock)())
+        let round = health::Round {
+            cluster: &self.cluster,
+            ledger: &self.ledger,
+            arena: &self.arena,
+            canary: canary.as_deref(),
+            uids,
+            now: (self.clock)(),
+        };
+        round.check()
     }
 
     /// The key that checks fetch, made once for all who share the name of the provider. `None` when there is none and none can be

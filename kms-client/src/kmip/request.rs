@@ -3,6 +3,7 @@
 //! Owns the order of fields that the standard lays down (KMIP 1.4 section 7). It must not know connections. Flow: a [`Call`] is
 //! an operation with what it needs; [`encode`] makes one message of one or more of them.
 
+use super::credential::Credential;
 use super::ttlv::{Message, Tag, TtlvError, Writer};
 use super::values::{Operation, QueryFunction, Revocation, Version, only};
 use crypto::Kek;
@@ -112,10 +113,25 @@ impl<'a> Attribute<'a> {
 /// # Errors
 /// [`TtlvError`] when it would be larger than any server takes.
 pub fn encode(version: Version, calls: &[(Call<'_>, Option<&[u8]>)]) -> Result<Message, TtlvError> {
+    encode_as(version, None, calls)
+}
+
+/// The same of somebody with a user name and password.
+///
+/// # Errors
+/// [`TtlvError`] when it would be larger than any server takes.
+pub fn encode_as(
+    version: Version,
+    credential: Option<&Credential>,
+    calls: &[(Call<'_>, Option<&[u8]>)],
+) -> Result<Message, TtlvError> {
     let mut writer = Writer::default();
     writer.structure(Tag::REQUEST_MESSAGE, |w| {
         w.structure(Tag::REQUEST_HEADER, |w| {
             write_version(version, w);
+            if let Some(credential) = credential {
+                credential.write(w);
+            }
             w.integer(Tag::BATCH_COUNT, i32::try_from(calls.len()).unwrap_or(i32::MAX));
         });
         for (call, id) in calls {

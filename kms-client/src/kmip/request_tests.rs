@@ -42,6 +42,15 @@ fn requests_of_vcenter() {
 }
 
 #[test]
+fn a_user_and_a_password_stand_in_the_header() {
+    let credential = Credential::new("Fred", "password1");
+    let id = id(13);
+    let calls = [(Call::Get("1"), Some(id.as_slice()))];
+    let message = encode_as(Version::V1_1, Some(&credential), &calls).unwrap();
+    assert_eq!(message.to_vec(), golden("get_as_fred"));
+}
+
+#[test]
 fn three_tags_in_one_message() {
     let tags = [
         Attribute::text("x-Product_Version", "7.0.3 build-19480866"),

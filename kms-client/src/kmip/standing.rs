@@ -22,6 +22,7 @@ impl Inner {
             demo: false,
             detail,
             alarms: self.alarms(&servers, days),
+            differences: self.ledger.differences((self.clock)()),
             certificate_days: days,
             servers,
         }
@@ -60,7 +61,7 @@ impl Inner {
     }
 
     fn alarms(&self, servers: &[ServerStatus], days: Option<i64>) -> Vec<String> {
-        let mut alarms = self.ledger.alarms(&self.settings.name);
+        let mut alarms = self.ledger.alarms((self.clock)());
         let soon = |days: &i64| *days < WARN_DAYS;
         alarms.extend(days.filter(soon).map(|days| expiry("our client certificate", days)));
         let trusted = self.identity.expiries().trusted.map(|v| v.days_left((self.clock)()));

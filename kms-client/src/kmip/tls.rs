@@ -7,6 +7,7 @@
 //! Trust is only in what is configured, an authority or pinned certificates; the public authorities are never added. TLS 1.3 and 1.2
 //! only (RFC 8446, RFC 5246). No session is resumed, so that every connection shows both certificates anew.
 
+use super::credential::{Account, Credential};
 use super::fault::{Fault, IdentityError};
 use super::pinned::{NotPinned, Pinned};
 use super::x509::Validity;
@@ -55,6 +56,7 @@ pub struct TlsFiles {
 /// Our side of mutual TLS, as the files are now.
 pub struct Identity {
     files: TlsFiles,
+    account: Option<Account>,
     clock: Clock,
     loaded: Mutex<Option<Loaded>>,
 }
@@ -83,7 +85,21 @@ impl Identity {
     /// An identity of these files, which are read at the first connection.
     #[must_use]
     pub fn new(files: TlsFiles, clock: Clock) -> Self {
-        Self { files, clock, loaded: Mutex::new(None) }
+        Self { files, account: None, clock, loaded: Mutex::new(None) }
+    }
+
+    /// The same, with a user name and a password besides.
+    #[must_use]
+    pub fn with_account(self, account: Option<Account>) -> Self {
+        Self { account, ..self }
+    }
+
+    /// User name and password as they are now, where there are any.
+    ///
+    /// # Errors
+    /// [`IdentityError`] names the file.
+    pub fn credential(&self) -> Result<Option<Credential>, IdentityError> {
+        self.account.as_ref().map(Account::read).transpose()
     }
 
     /// The settings for a connection.
@@ -106,7 +122,7 @@ impl Identity {
     /// What is wrong with the files as they are now, although older ones may be in force.
     #[must_use]
     pub fn problem(&self) -> Option<IdentityError> {
-        self.load(self.files.all().map(stamp)).err()
+        self.load(self.files.all().map(stamp)).err().or_else(|| self.credential().err())
     }
 
     /// How long what is loaded stays valid.

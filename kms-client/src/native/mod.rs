@@ -236,6 +236,7 @@ impl KeyProvider for NativeProvider {
             servers: Vec::new(),
             certificate_days: None,
             alarms: Vec::new(),
+            differences: Vec::new(),
         }
     }
 }

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests may fail the test")]
 
+mod account;
 mod cluster;
 mod conversations;
 mod misbehaving;

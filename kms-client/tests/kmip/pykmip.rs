@@ -43,6 +43,17 @@ impl PyKmip {
         database: &Path,
         suite: Suite,
     ) -> Option<Self> {
+        Self::start_for(authority, who, database, suite, None)
+    }
+
+    /// The same; `account` is the user and the password that it wants.
+    pub(crate) fn start_for(
+        authority: &Authority,
+        who: &str,
+        database: &Path,
+        suite: Suite,
+        account: Option<[&str; 2]>,
+    ) -> Option<Self> {
         if !installed() {
             return None;
         }
@@ -59,6 +70,8 @@ impl PyKmip {
                 Suite::Stock => "stock",
                 Suite::Modern => "modern",
             })
+            .arg("0")
+            .args(account.into_iter().flatten())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(File::create(&log).unwrap())
@@ -106,7 +119,7 @@ impl Drop for PyKmip {
 }
 
 /// Python of target/venv, which tools/test makes, or the one on PATH.
-fn python() -> PathBuf {
+pub(crate) fn python() -> PathBuf {
     let venv = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/venv/bin/python3");
     if venv.is_file() { venv } else { PathBuf::from("python3") }
 }

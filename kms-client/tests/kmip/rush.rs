@@ -78,7 +78,7 @@ fn each_of_many_gets_its_own_answer() {
             for (index, id) in ids.iter().enumerate() {
                 let (provider, arena, values) = (&provider, &arena, &values);
                 scope.spawn(move || match (index, provider.fetch(id, arena)) {
-                    (20, Err(KmsError::Denied { reason, .. })) => {
+                    (20, Err(KmsError::Inactive { reason, .. })) => {
                         assert!(reason.contains("Compromised"), "{reason}");
                     }
                     (30, Err(KmsError::NotFound { .. })) => {}

@@ -29,6 +29,8 @@ pub(crate) struct Store {
     pub(crate) no_batches: bool,
     /// It stops at the first operation of a message that it refuses, as the standard says.
     pub(crate) stops: bool,
+    /// User and password that it wants.
+    pub(crate) account: Option<(String, String)>,
     /// Versions that it speaks, minor numbers.
     pub(crate) versions: Vec<i32>,
     next: u32,
@@ -55,6 +57,7 @@ impl Store {
             lacks: Vec::new(),
             no_batches: false,
             stops: false,
+            account: None,
             versions: vec![0, 1, 2, 3, 4],
             next: first,
             step,
@@ -78,8 +81,11 @@ impl Store {
         let minor = version.required(Tag::PROTOCOL_VERSION_MINOR).unwrap().integer().unwrap();
         let items: Vec<_> = root.children().filter(|c| c.tag() == Tag::BATCH_ITEM).collect();
         let mut answers = Vec::new();
-        if self.no_batches && items.len() > 1 {
-            answers.push(no_batch());
+        if self.account.as_ref().is_some_and(|wanted| account_in(&header).as_ref() != Some(wanted))
+        {
+            answers.push(whole(3, "who are you?"));
+        } else if self.no_batches && items.len() > 1 {
+            answers.push(whole(4, "one operation a message, please"));
         } else {
             for item in &items {
                 let (answer, done) = self.item(item);
@@ -277,14 +283,24 @@ impl Store {
 }
 
 /// The refusal of a message as a whole: it names no operation.
-fn no_batch() -> Vec<u8> {
+fn whole(reason: u32, message: &str) -> Vec<u8> {
     let mut writer = Writer::default();
     writer.structure(Tag::BATCH_ITEM, |w| {
         w.enumeration(Tag::RESULT_STATUS, 1);
-        w.enumeration(Tag::RESULT_REASON, 4);
-        w.text(Tag::RESULT_MESSAGE, "one operation a message, please");
+        w.enumeration(Tag::RESULT_REASON, reason);
+        w.text(Tag::RESULT_MESSAGE, message);
     });
     writer.finish().unwrap().to_vec()
+}
+
+/// User and password in the header of a request.
+fn account_in(header: &Item<'_>) -> Option<(String, String)> {
+    let credential =
+        header.optional(Tag::AUTHENTICATION).unwrap()?.required(Tag::CREDENTIAL).unwrap();
+    assert_eq!(credential.required(Tag::CREDENTIAL_TYPE).unwrap().enumeration(), Ok(1));
+    let value = credential.required(Tag::CREDENTIAL_VALUE).unwrap();
+    let text = |tag| value.required(tag).unwrap().text().unwrap().to_owned();
+    Some((text(Tag::USERNAME), text(Tag::PASSWORD)))
 }
 
 /// The text of the attribute Name among these.

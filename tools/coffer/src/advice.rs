@@ -55,7 +55,7 @@ impl Report {
         let fault = &self.error;
         let mut text = format!("error: {}\n", clean(&fault.message));
         if let Some(lock) = &fault.lock {
-            let code = crate::run::kebab(&lock.code);
+            let code = crate::run::lock_code(lock);
             // hostd mostly says the detail in its message.
             let told = fault.message.contains(&lock.detail);
             let detail = if told { String::new() } else { format!(", {}", clean(&lock.detail)) };

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 fn locked() -> CliError {
     let lock = LockReason {
         code: LockCode::ProviderUnavailable,
+        reason: Some("KeyStateClusterUnreachable".into()),
         key_id: Some("native/k1".into()),
         detail: "the provider is not open".into(),
     };
@@ -24,7 +25,7 @@ fn a_lock_shows_code_and_key() {
     let report = Report::of(&locked());
     assert_eq!(
         report.text(),
-        "error: VM web01 is locked\n  locked: provider-unavailable, the provider is not open\n  \
+        "error: VM web01 is locked\n  locked: provider-unavailable (KeyStateClusterUnreachable), the provider is not open\n  \
          key: native/k1\n  to do: open the provider\n"
     );
     let json = serde_json::to_value(&report).expect("plain data");
@@ -40,7 +41,10 @@ fn a_detail_in_the_message_is_not_said_twice() {
     };
     error.message = "VM web01 is locked: the provider is not open".into();
     let text = Report::of(&CliError::Client(ClientError::Api { error, status })).text();
-    assert!(text.contains("\n  locked: provider-unavailable\n"), "{text}");
+    assert!(
+        text.contains("\n  locked: provider-unavailable (KeyStateClusterUnreachable)\n"),
+        "{text}"
+    );
 }
 
 #[test]

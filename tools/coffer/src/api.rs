@@ -4,7 +4,8 @@
 
 use hostd_api::client::{Client, ClientError};
 use hostd_api::kms::{
-    CertificateInfo, CommonName, ImportCertificate, InstallPair, SigningRequest, TrustServer,
+    CertificateInfo, CommonName, DestroyKey, EndedKey, ImportCertificate, InstallPair, RevokeKey,
+    SigningRequest, TrustServer,
 };
 use hostd_api::types::{
     AttachDisk, CheckReport, CheckVm, ConfirmBackup, CreateDisk, CreateVm, DiskInfo, Force,
@@ -117,6 +118,14 @@ impl Api {
 
     pub(crate) fn confirm_backup(&self, body: &ConfirmBackup) -> Answer<()> {
         self.0.post::<_, IgnoredAny>("/v1/keys/backup/confirm", body).map(|_| ())
+    }
+
+    pub(crate) fn revoke(&self, body: &RevokeKey) -> Answer<EndedKey> {
+        self.0.post("/v1/keys/revoke", body)
+    }
+
+    pub(crate) fn destroy(&self, body: &DestroyKey) -> Answer<EndedKey> {
+        self.0.post("/v1/keys/destroy", body)
     }
 
     pub(crate) fn providers(&self) -> Answer<Vec<ProviderInfo>> {

@@ -28,8 +28,12 @@ tags! {
     ATTRIBUTE = 0x42_0008 "Attribute",
     ATTRIBUTE_NAME = 0x42_000A "Attribute Name",
     ATTRIBUTE_VALUE = 0x42_000B "Attribute Value",
+    AUTHENTICATION = 0x42_000C "Authentication",
     BATCH_COUNT = 0x42_000D "Batch Count",
     BATCH_ITEM = 0x42_000F "Batch Item",
+    CREDENTIAL = 0x42_0023 "Credential",
+    CREDENTIAL_TYPE = 0x42_0024 "Credential Type",
+    CREDENTIAL_VALUE = 0x42_0025 "Credential Value",
     CRYPTOGRAPHIC_ALGORITHM = 0x42_0028 "Cryptographic Algorithm",
     CRYPTOGRAPHIC_LENGTH = 0x42_002A "Cryptographic Length",
     KEY_BLOCK = 0x42_0040 "Key Block",
@@ -42,6 +46,7 @@ tags! {
     NAME_VALUE = 0x42_0055 "Name Value",
     OBJECT_TYPE = 0x42_0057 "Object Type",
     OPERATION = 0x42_005C "Operation",
+    PASSWORD = 0x42_00A1 "Password",
     PROTOCOL_VERSION = 0x42_0069 "Protocol Version",
     PROTOCOL_VERSION_MAJOR = 0x42_006A "Protocol Version Major",
     PROTOCOL_VERSION_MINOR = 0x42_006B "Protocol Version Minor",
@@ -64,6 +69,7 @@ tags! {
     TEMPLATE_ATTRIBUTE = 0x42_0091 "Template-Attribute",
     UNIQUE_BATCH_ITEM_ID = 0x42_0093 "Unique Batch Item ID",
     UNIQUE_IDENTIFIER = 0x42_0094 "Unique Identifier",
+    USERNAME = 0x42_0099 "Username",
     VENDOR_IDENTIFICATION = 0x42_009D "Vendor Identification",
 }
 

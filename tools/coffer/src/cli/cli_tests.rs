@@ -49,6 +49,8 @@ fn every_command_of_the_manual_parses() {
         "key status",
         "key backup f",
         "key rotate --vm web01",
+        "key revoke kmip/1 --compromised --why moved --yes",
+        "key destroy kmip/1 --yes",
         "host status",
         "completions bash",
         "manpages /tmp",

@@ -26,6 +26,30 @@ pub(crate) enum KeyVerb {
         #[arg(long, value_name = "KEY-ID", value_parser = name_parser())]
         key: Option<String>,
     },
+    /// Take a key back at its key server: it encrypts nothing new, and still opens. Refused while a VM here uses it.
+    Revoke {
+        /// Id of the key, as `key status` shows it.
+        #[arg(value_parser = name_parser())]
+        key: String,
+        /// Somebody else may know it.
+        #[arg(long)]
+        compromised: bool,
+        /// A sentence for the log of the key server.
+        #[arg(long, value_name = "TEXT")]
+        why: Option<String>,
+        /// Do not ask.
+        #[arg(long)]
+        yes: bool,
+    },
+    /// Destroy a key that was taken back, for good. Refused while a VM here uses it.
+    Destroy {
+        /// Id of the key, as `key status` shows it.
+        #[arg(value_parser = name_parser())]
+        key: String,
+        /// Do not ask.
+        #[arg(long)]
+        yes: bool,
+    },
     /// Key servers (KMIP): their health, and the set-up of trust.
     #[command(subcommand)]
     Provider(ProviderVerb),

@@ -3,10 +3,12 @@
 use super::{Context, kebab};
 use crate::answer::Answer;
 use crate::cli::KeyVerb;
+use crate::confirm::Question;
 use crate::error::CliError;
 use crate::savefile::SaveFile;
-use crate::table::{Align, Table, or_dash};
+use crate::table::{Align, Table, clean, or_dash};
 use crate::time::format_utc;
+use hostd_api::kms::{DestroyKey, EndedKey, RevokeKey};
 use hostd_api::types::{ConfirmBackup, KeyInfo, KeyStatus, ProviderInfo, RotateKeys, RotateReport};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
@@ -24,6 +26,23 @@ pub(super) fn run(context: &Context, verb: KeyVerb) -> Result<Answer, CliError> 
         KeyVerb::Rotate { vm, key: key_id } => {
             let report = context.api.rotate(&RotateKeys { vm, key_id })?;
             Ok(Answer::new(&report, rotated(&report)).but(incomplete(&report)))
+        }
+        KeyVerb::Revoke { key, compromised, why, yes } => {
+            confirmed(
+                context,
+                "taking back",
+                "Other hosts can make nothing new with it.",
+                &key,
+                yes,
+            )?;
+            let ended = context.api.revoke(&RevokeKey { key, compromised, why })?;
+            Ok(Answer::new(&ended, end_of("taken back", &ended)))
+        }
+        KeyVerb::Destroy { key, yes } => {
+            let loss = "Whatever is encrypted by it, here, elsewhere or in a backup, is lost.";
+            confirmed(context, "destroying", loss, &key, yes)?;
+            let ended = context.api.destroy(&DestroyKey { key })?;
+            Ok(Answer::new(&ended, end_of("destroyed", &ended)))
         }
         KeyVerb::Provider(verb) => super::provider::run(context, verb),
     }
@@ -125,6 +144,32 @@ fn keys(list: &[KeyInfo]) -> String {
         ]);
     }
     table.to_string()
+}
+
+fn confirmed(
+    context: &Context,
+    doing: &str,
+    loss: &str,
+    key: &str,
+    yes: bool,
+) -> Result<(), CliError> {
+    let (what, loss) = (format!("{doing} key {key}"), loss.to_owned());
+    Ok(Question { what, loss, name: key, yes, json: context.json }.ask()?)
+}
+
+/// What was done, what the servers say now, and how far it was looked.
+fn end_of(done: &str, ended: &EndedKey) -> String {
+    let mut text = format!("key {} was {done}\n", ended.key);
+    for said in &ended.servers {
+        text.push_str(&clean(&format!("{}: {}", said.server, said.state)));
+        text.push('\n');
+    }
+    text.push_str(&format!(
+        "looked for users in {} safes and descriptors of the datastores {}\n",
+        ended.files,
+        ended.datastores.join(", ")
+    ));
+    text
 }
 
 fn rotated(report: &RotateReport) -> String {

@@ -18,6 +18,7 @@ use crate::api::Api;
 use crate::cli::{Cli, Noun};
 use crate::error::CliError;
 use crate::progress::Style;
+use hostd_api::error::LockReason;
 use serde::Serialize;
 use std::io::{self, IsTerminal};
 
@@ -67,6 +68,15 @@ struct Done<'a> {
     vm: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     disk: Option<&'a str>,
+}
+
+/// The code of a lock, with vSphere's word for it where there is one.
+pub(crate) fn lock_code(lock: &LockReason) -> String {
+    let code = kebab(&lock.code);
+    match &lock.reason {
+        Some(reason) => format!("{code} ({reason})"),
+        None => code,
+    }
 }
 
 /// The name of an enum value in the API, for example `vm-locked`.

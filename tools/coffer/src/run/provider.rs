@@ -69,6 +69,10 @@ fn status(providers: &[ProviderInfo]) -> String {
         if !provider.servers.is_empty() {
             text.push_str(&servers(&provider.servers));
         }
+        for difference in provider.differences.iter().filter(|d| d.may_be_lag) {
+            text.push_str(&clean(&difference.detail));
+            text.push('\n');
+        }
         for alarm in &provider.alarms {
             text.push_str(&clean(&format!("alarm: {alarm}")));
             text.push('\n');

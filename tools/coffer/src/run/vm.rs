@@ -1,6 +1,6 @@
 //! `coffer vm`: VMs of this host.
 
-use super::{Context, Done, disk, fsck, kebab};
+use super::{Context, Done, disk, fsck, kebab, lock_code};
 use crate::answer::Answer;
 use crate::cli::VmVerb;
 use crate::confirm::Question;
@@ -166,7 +166,7 @@ fn show(vm: &VmInfo) -> String {
         ("name", Some(vm.name.clone())),
         ("id", Some(vm.id.to_string())),
         ("state", Some(kebab(&vm.state))),
-        ("locked because", lock.map(|lock| format!("{}: {}", kebab(&lock.code), lock.detail))),
+        ("locked because", lock.map(|lock| format!("{}: {}", lock_code(lock), lock.detail))),
         ("key to unlock", lock.and_then(|lock| lock.key_id.clone())),
         ("datastore", Some(vm.datastore.clone())),
         ("folder", Some(vm.path.display().to_string())),
