@@ -98,10 +98,7 @@ impl Cluster {
         let mut doubt = false;
         let mut attempt = 0;
         loop {
-            let refused = match self.ask(&order, end, &mut ask) {
-                Ok(_) => return Ok(()),
-                Err(refused) => refused,
-            };
+            let Err(refused) = self.ask(&order, end, &mut ask) else { return Ok(()) };
             if gone && doubt && refused.is_found_nowhere() {
                 return Ok(());
             }
