@@ -179,7 +179,7 @@ fn code_of(code: ErrorCode) -> u8 {
         ErrorCode::InvalidArgument => 2,
         ErrorCode::NotFound => 4,
         ErrorCode::AlreadyExists => 5,
-        ErrorCode::InUse | ErrorCode::WrongState => 6,
+        ErrorCode::InUse | ErrorCode::WrongState | ErrorCode::StalePush => 6,
         ErrorCode::VmLocked => 7,
         ErrorCode::ProviderUnavailable | ErrorCode::BackupRequired => 8,
         ErrorCode::Damaged | ErrorCode::Unsupported => 9,

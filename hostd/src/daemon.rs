@@ -10,9 +10,10 @@ use crate::fault::Fault;
 use crate::files::{self, FileLock, Locked};
 use crate::host::Host;
 use crate::inventory::Inventory;
-use crate::keyring::{ClosedProvider, Keyring};
+use crate::keyring::{ClosedProvider, Keyring, Source};
 use crate::keys::{NATIVE, now};
 use crate::passphrase::{self, PassphraseFault};
+use crate::plane::ControlPlane;
 use crate::service::Spawner;
 use crate::service::polling::{self, Polling};
 use crate::state::State;
@@ -92,6 +93,7 @@ pub fn run(config: Config, demo: bool) -> Result<(), StartError> {
     let run_lock = claim_run(&config)?;
     let state = State::open(&config.state_dir)?;
     let (keyring, native) = open_keys(&config, demo, arena)?;
+    let plane = ControlPlane::open(&config, keyring.arena())?;
     let host = Arc::new(Host {
         spawner: Spawner::start(vmd_program(&config)?)?,
         inventory: Inventory::new(config.limits.vms),
@@ -106,6 +108,7 @@ pub fn run(config: Config, demo: bool) -> Result<(), StartError> {
         polling: Polling::new(
             config.limits.polling_threads.unwrap_or_else(polling::default_places),
         ),
+        plane,
         told: Mutex::default(),
         looking: Mutex::default(),
         holding: Mutex::default(),
@@ -186,11 +189,12 @@ fn open_keys(
             "set a source of its passphrase, or another provider.default",
         )));
     }
-    Ok((Keyring::new(arena, providers, closed, idle), native))
+    let source = if config.control.is_on() { Source::ControlPlaneToo } else { Source::Providers };
+    Ok((Keyring::new(arena, providers, closed, idle, source), native))
 }
 
 /// Opens the native provider by its TPM seal, or else with its passphrase. Without a source of one it stays closed, and its
-/// VMs are locked; where there is a KMIP cluster and no key file, it is not meant to be there at all.
+/// VMs are locked; where there is a KMIP cluster or a control plane and no key file, it is not meant to be there at all.
 fn open_native(
     config: &Config,
     demo: bool,
@@ -210,7 +214,7 @@ fn open_native(
     let Some(passphrase) = passphrase::configured(config, arena)? else {
         let nothing = "no passphrase_file, credential or prompt is set in [provider.native]";
         let reason = fault.map_or_else(|| nothing.into(), |fault| format!("{fault}; {nothing}"));
-        if !config.provider.kmip.is_on() || file.exists() {
+        if !(config.provider.kmip.is_on() || config.control.is_on()) || file.exists() {
             tracing::warn!("the key provider {NATIVE} is not open: {reason}");
             closed.push(ClosedProvider { name: NATIVE.into(), reason });
         }
@@ -275,12 +279,21 @@ fn serve(host: &Arc<Host>) -> Result<(), StartError> {
 
 async fn answer(host: &Arc<Host>) -> Result<(), StartError> {
     let gate = control::bind(&host.config)?;
+    let port = match &host.plane {
+        Some(plane) => {
+            let routes = control::plane_router(Arc::clone(host));
+            Some(control::Port::bind(plane, routes, control::Times::default()).await?)
+        }
+        None => None,
+    };
     let mut term = signal(SignalKind::terminate()).map_err(StartError::Runtime)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(StartError::Runtime)?;
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let routes = control::router(Arc::clone(host));
     // The sender lives until the stop; its end is a stop as well.
     let server = tokio::spawn(control::serve(gate, routes, control::CLIENT_WAIT, stopped));
+    // It ends with the runtime.
+    let _plane = port.map(|port| tokio::spawn(port.serve(std::future::pending::<()>())));
     tracing::info!("ready on {}", host.config.control_socket().display());
     notify("READY=1");
     let mut tick = tokio::time::interval(EXPIRE_EVERY);

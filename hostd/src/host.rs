@@ -10,6 +10,7 @@ use crate::files::FileLock;
 use crate::gate::Pass;
 use crate::inventory::Inventory;
 use crate::keyring::Keyring;
+use crate::plane::ControlPlane;
 use crate::service::Spawner;
 use crate::service::polling::Polling;
 use crate::state::State;
@@ -64,6 +65,8 @@ pub struct Host {
     pub(crate) warnings: Mutex<Vec<Warning>>,
     /// Places for threads of vmds that look for requests instead of sleeping.
     pub(crate) polling: Polling,
+    /// The control plane that may push keys, when one is configured.
+    pub plane: Option<ControlPlane>,
     /// Alarms of key providers that are in the log.
     pub(crate) told: Mutex<BTreeSet<String>>,
     /// Held while processes that were left alone are looked at again.
@@ -89,6 +92,8 @@ impl Host {
             key_memory_used: u64::try_from(usage.used).unwrap_or(u64::MAX),
             key_memory_capacity: u64::try_from(usage.capacity).unwrap_or(u64::MAX),
             engine: crypto::Engine::default().as_str().into(),
+            crypto_state: self.crypto_state(),
+            control: self.control_info(),
             confinement: self.confinement.lock().unwrap_or_else(PoisonError::into_inner).clone(),
             warnings: self.all_warnings(),
             datastores: self.datastores.iter().map(Datastore::info).collect(),
@@ -319,6 +324,7 @@ impl Host {
         let (id, name) = (found.safe.id, found.safe.name.clone());
         let vm = Arc::new(Vm::new(id, name, &store.name, found.folder.clone(), access));
         tracing::debug!("VM {} has {} wraps", vm.name, found.safe.wraps().len());
+        // A pushed key must find the VM before anybody has asked for it.
         // Those of its disks are added when it is shown or opened.
         vm.set_keys(found.safe.wraps().iter().map(|wrap| wrap.key.clone()).collect());
         if store.writable().is_ok() {

@@ -96,13 +96,16 @@ impl Host {
         })
     }
 
-    /// Every key that a provider lists or a VM names.
+    /// Every key that a provider lists, a control plane pushed or a VM names.
     fn key_infos(self: &Arc<Self>) -> Result<Vec<KeyInfo>, Fault> {
         let mut keys: BTreeMap<KeyId, (Option<u64>, Vec<String>)> = BTreeMap::new();
         for provider in self.keyring.providers() {
             for record in provider.keys()? {
                 keys.insert(record.id, (record.created_at, Vec::new()));
             }
+        }
+        for key in self.keyring.pushed_ids() {
+            keys.entry(key).or_default();
         }
         for vm in self.list_vms() {
             for (key, used) in uses(&vm) {
@@ -113,6 +116,7 @@ impl Host {
             id: id.to_string(),
             created_at,
             keyring: self.keyring.state(&id),
+            pushed: self.keyring.is_pushed(&id),
             used_by,
         };
         Ok(keys.into_iter().map(info).collect())

@@ -25,6 +25,7 @@ pub mod keys;
 pub mod kmip;
 pub mod mounts;
 pub mod passphrase;
+pub mod plane;
 mod probe;
 pub mod service;
 pub mod state;

@@ -3,15 +3,16 @@
 //! Real parts all of them: native provider with a cheap passphrase KDF, datastore, state. Only the vmd program
 //! is absent, so what needs one is tested by the integration tests of the workspace.
 
-use crate::config::{Config, DatastoreConfig};
+use crate::config::{Config, Control, DatastoreConfig};
 use crate::control::api_error;
 use crate::datastore::Datastore;
 use crate::fault::Fault;
 use crate::files::{self, Locked};
 use crate::host::Host;
 use crate::inventory::Inventory;
-use crate::keyring::{ClosedProvider, Keyring};
+use crate::keyring::{ClosedProvider, Keyring, Source};
 use crate::keys::NATIVE;
+use crate::plane::ControlPlane;
 use crate::service::Spawner;
 use crate::service::polling::Polling;
 use crate::state::State;
@@ -24,6 +25,10 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
+
+#[expect(unreachable_pub, reason = "it is public in the harness of the integration tests")]
+#[path = "../../tests/src/pki.rs"]
+pub(crate) mod pki;
 
 /// A host and the folder that all of it lies in.
 pub(crate) struct TestHost {
@@ -39,6 +44,19 @@ impl TestHost {
         let arena = Arena::new(256 * 1024).unwrap();
         init_keys(&dir.path().join("native.keys"), &arena);
         Self { host: build(dir.path(), &dir.path().join("ds"), true), dir }
+    }
+
+    /// The same as the host h1 of the cluster prod, to which a control plane may push keys.
+    pub(crate) fn with_plane() -> Self {
+        Self::with_authority().0
+    }
+
+    /// The same with an authority that the test keeps, for more members.
+    pub(crate) fn with_authority() -> (Self, pki::Authority) {
+        let made = Self::new();
+        let authority = pki::Authority::new(&made.dir.path().join("pki"));
+        let _files = authority.member(Some("coffer://prod/host/h1"));
+        (made.restarted(), authority)
     }
 
     /// A host whose datastore is `store`.
@@ -93,7 +111,12 @@ impl TestHost {
     /// Makes a VM.
     pub(crate) fn vm(&self, name: &str) {
         self.host
-            .create_vm(&CreateVm { name: name.into(), datastore: None, names: HomeNames::Plain })
+            .create_vm(&CreateVm {
+                name: name.into(),
+                datastore: None,
+                names: HomeNames::Plain,
+                key_id: None,
+            })
             .unwrap();
     }
 
@@ -130,8 +153,17 @@ fn patiently<T>(mut attempt: impl FnMut() -> Option<T>) -> T {
     }
 }
 
+/// The port of a host that has certificates.
+fn control(dir: &Path) -> Control {
+    let path = |name: &str| Some(dir.join("pki").join(name)).filter(|path| path.exists());
+    let certificate = path("coffer---prod-host-h1.pem");
+    let listen = certificate.is_some().then(|| "127.0.0.1:0".parse().unwrap());
+    Control { listen, certificate, key: path("coffer---prod-host-h1.key"), ca: path("ca.pem") }
+}
+
 fn build(dir: &Path, store: &Path, open: bool) -> Arc<Host> {
     let config = Config {
+        control: control(dir),
         run_dir: dir.join("run"),
         state_dir: dir.join("state"),
         datastore: vec![DatastoreConfig { name: "local".into(), path: store.to_owned() }],
@@ -158,9 +190,11 @@ fn build(dir: &Path, store: &Path, open: bool) -> Arc<Host> {
     let providers: Vec<_> = native.iter().map(|n| Arc::clone(n) as Arc<dyn KeyProvider>).collect();
     let closed = ClosedProvider { name: NATIVE.into(), reason: "no passphrase".into() };
     let closed = if open { Vec::new() } else { vec![closed] };
+    let source = if config.control.is_on() { Source::ControlPlaneToo } else { Source::Providers };
+    let plane = ControlPlane::open(&config, &arena).unwrap();
     let host = Host {
         spawner: Spawner::start(dir.join("no-vmd-here")).unwrap(),
-        keyring: Arc::new(Keyring::new(arena, providers, closed, Duration::from_secs(300))),
+        keyring: Arc::new(Keyring::new(arena, providers, closed, Duration::from_secs(300), source)),
         native,
         datastores: config.datastore.iter().map(|store| Datastore::new(store, 4)).collect(),
         inventory: Inventory::new(100),
@@ -170,6 +204,7 @@ fn build(dir: &Path, store: &Path, open: bool) -> Arc<Host> {
         confinement: Mutex::default(),
         warnings: Mutex::default(),
         polling: Polling::new(0),
+        plane,
         told: Mutex::default(),
         looking: Mutex::default(),
         holding: Mutex::default(),

@@ -24,6 +24,7 @@ mod markers;
 mod names;
 mod nbd_guest;
 mod owner;
+mod plane;
 mod races;
 mod reconnect;
 mod recover;

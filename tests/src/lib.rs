@@ -17,6 +17,7 @@ pub mod cut;
 pub mod guest;
 pub mod host;
 pub mod nbd;
+pub mod pki;
 pub mod process;
 pub mod scratch;
 pub mod skip;

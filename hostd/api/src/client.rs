@@ -12,6 +12,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use thiserror::Error;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::UnixStream;
 
 /// Largest answer taken, in bytes: 10,000 VMs with a few disks each fit in it.
@@ -144,30 +145,43 @@ impl Client {
         let stream = UnixStream::connect(&self.socket)
             .await
             .map_err(|reason| ClientError::Unreachable { socket: self.socket.clone(), reason })?;
-        let protocol = |e: hyper::Error| ClientError::Protocol(e.to_string());
-        let (mut sender, connection) =
-            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(protocol)?;
-        // Ends by itself when `sender` is dropped; its error, if any, comes back through `sender`.
-        tokio::spawn(connection);
-        let mut request = Request::builder().method(method).uri(path).header(header::HOST, "hostd");
-        if body.is_some() {
-            request = request.header(header::CONTENT_TYPE, "application/json");
-        }
-        let request = request
-            .body(Full::new(Bytes::from(body.unwrap_or_default())))
-            .map_err(|e| ClientError::Protocol(e.to_string()))?;
-        let answer = sender.send_request(request).await.map_err(protocol)?;
-        let status = answer.status();
-        let text = Limited::new(answer.into_body(), MAX_ANSWER)
-            .collect()
-            .await
-            .map_err(|e| ClientError::Protocol(e.to_string()))?
-            .to_bytes();
-        Ok((status, text))
+        exchange(stream, method, path, body).await.map_err(|e| ClientError::Protocol(e.to_string()))
     }
 }
 
-fn decode<T: DeserializeOwned>(status: StatusCode, text: &[u8]) -> Result<T, ClientError> {
+/// Sends one request on a fresh connection, and takes the whole answer.
+///
+/// # Errors
+/// Those of HTTP and of the connection below.
+pub async fn exchange<S>(
+    stream: S,
+    method: Method,
+    path: &str,
+    body: Option<Vec<u8>>,
+) -> Result<(StatusCode, Bytes), Box<dyn std::error::Error + Send + Sync>>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+    // Ends by itself when `sender` is dropped; its error, if any, comes back through `sender`.
+    tokio::spawn(connection);
+    let mut request = Request::builder().method(method).uri(path).header(header::HOST, "hostd");
+    if body.is_some() {
+        request = request.header(header::CONTENT_TYPE, "application/json");
+    }
+    let request = request.body(Full::new(Bytes::from(body.unwrap_or_default())))?;
+    let answer = sender.send_request(request).await?;
+    let status = answer.status();
+    let text = Limited::new(answer.into_body(), MAX_ANSWER).collect().await?.to_bytes();
+    Ok((status, text))
+}
+
+/// What an answer says: a value, or the error of the API.
+///
+/// # Errors
+/// [`ClientError::Api`], or [`ClientError::Protocol`] when it is neither.
+pub fn decode<T: DeserializeOwned>(status: StatusCode, text: &[u8]) -> Result<T, ClientError> {
     if status.is_success() {
         return serde_json::from_slice(text).map_err(|e| ClientError::Protocol(e.to_string()));
     }

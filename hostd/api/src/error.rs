@@ -57,6 +57,8 @@ pub enum ErrorCode {
     HostLimit,
     /// The caller may not do this.
     Denied,
+    /// What a control plane said is for another host, for another start of it, or older than what it has said since.
+    StalePush,
     /// A vmd did not answer or ended.
     DataPlane,
     /// A fault of Coffer itself.
@@ -86,6 +88,8 @@ pub enum LockCode {
     LockedByOperator,
     /// The provider has no key of that id.
     KeyNotFound,
+    /// The key comes from a control plane, which has not pushed it since the host started.
+    KeyNotPushed,
     /// The provider of the key id is not configured on this host.
     ProviderNotConfigured,
     /// The provider cannot be reached or is not open.

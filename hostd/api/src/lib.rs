@@ -5,6 +5,7 @@
 
 mod cache;
 pub mod client;
+pub mod control;
 pub mod error;
 pub mod kms;
 pub mod link;

@@ -2,11 +2,14 @@
 
 mod check;
 mod home;
+mod tls;
 
 pub use crate::cache::CacheMode;
 pub use check::{CheckReport, CheckVm, Finding, FindingGrade, FindingRepair};
 pub use home::{HomeMode, HomeMount, HomeNames, HomeState, MountVm, UmountVm};
+pub use tls::{SetTls, TlsInfo};
 
+use crate::control::{ControlInfo, CryptoState};
 use crate::error::LockReason;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -30,6 +33,12 @@ pub struct HostStatus {
     pub key_memory_capacity: u64,
     /// XTS engine in use, `aws-lc` or `portable`.
     pub engine: String,
+    /// Whether keys can be used here.
+    #[serde(default)]
+    pub crypto_state: CryptoState,
+    /// The control plane that may push keys here; absent when there is none.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub control: Option<ControlInfo>,
     /// Confinement that a vmd gets here, for example `["landlock", "seccomp", "capabilities"]`.
     pub confinement: Vec<String>,
     /// Warnings that an operator should act on: danger zone in use, demo mode, backup missing.
@@ -82,6 +91,10 @@ pub struct CreateVm {
     /// How names in the home are stored, for as long as there is the VM.
     #[serde(default, skip_serializing_if = "HomeNames::is_default")]
     pub names: HomeNames,
+    /// Key to wrap by, `provider/uid`: one of a provider of this host, or one that was pushed. A new one of the default
+    /// provider when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_id: Option<String>,
 }
 
 /// `POST /v1/vms/register`: take a VM folder of a datastore into the inventory.
@@ -133,28 +146,6 @@ pub struct VmInfo {
     pub tls: Option<TlsInfo>,
     /// Its disks.
     pub disks: Vec<DiskInfo>,
-}
-
-/// The network port of a VM: all its attached disks, under TLS.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct TlsInfo {
-    /// Address and port that clients connect to, for example `192.0.2.1:10810`.
-    pub address: String,
-    /// It is open now; a VM that does not run has it closed.
-    pub open: bool,
-    /// Connections now, for all disks together.
-    pub clients: u32,
-}
-
-/// `POST /v1/vms/{vm}/tls`: give a VM a network port, or take it away.
-#[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct SetTls {
-    /// Whether it has one. Saying so again reads certificates and key anew.
-    pub on: bool,
-    /// Which port, within the range of the configuration; kept, or chosen, when absent.
-    #[serde(default)]
-    pub port: Option<u16>,
 }
 
 /// State of a VM on this host.
@@ -331,6 +322,9 @@ pub struct KeyInfo {
     pub created_at: Option<u64>,
     /// State in the keyring of this host.
     pub keyring: KeyringState,
+    /// It was pushed by a control plane, and is here until that evicts it or hostd ends.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub pushed: bool,
     /// What it wraps, as `VM` for a home and `VM/DISK` for a disk.
     pub used_by: Vec<String>,
 }
@@ -375,6 +369,10 @@ pub struct RotateKeys {
     /// Only this VM; all VMs when absent.
     #[serde(default)]
     pub vm: Option<String>,
+    /// Key to wrap by, `provider/uid`: one of a provider of this host, or one that was pushed. A new one of the default
+    /// provider for each VM when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_id: Option<String>,
 }
 
 /// What a rotation did.

@@ -2,7 +2,7 @@
 //!
 //! Owns the rules; reads nothing but `/etc/group`. One function a topic, each returns the first fault found.
 
-use super::{Config, ConfigError, DangerZone, Kmip, Tls};
+use super::{Config, ConfigError, Control, DangerZone, Kmip, Tls};
 use std::path::Path;
 
 /// Bounds of the key arena in KiB: below, a handful of keys fill it; above, it is surely a mistake.
@@ -51,6 +51,7 @@ pub(super) fn check(config: &Config, file: &Path) -> Result<(), ConfigError> {
         .or_else(|| default_provider(config))
         .or_else(|| groups(config))
         .or_else(|| tls(&config.tls))
+        .or_else(|| control(&config.control))
         .or_else(|| limits(config))
         .or_else(|| danger(&config.danger_zone));
     match found {
@@ -254,6 +255,33 @@ fn tls(tls: &Tls) -> Option<Problem> {
         format!("{:?} can be no name in a certificate", client.name),
         "write a DNS name or a URI as it is in the certificate of the client",
     )
+}
+
+fn control(control: &Control) -> Option<Problem> {
+    let files = [
+        ("control.certificate", &control.certificate),
+        ("control.key", &control.key),
+        ("control.ca", &control.ca),
+    ];
+    let wanted = control.is_on() || files.iter().any(|(_, path)| path.is_some());
+    if wanted && !control.is_on() {
+        let reason = "it is not set, but other settings of [control] are";
+        return problem("control.listen", reason, "set it to ADDRESS:PORT");
+    }
+    for (key, path) in files {
+        match path {
+            None if wanted => {
+                let reason = "it is not set, but other settings of [control] are";
+                return problem(key, reason, "set it");
+            }
+            Some(path) if !path.is_absolute() => {
+                let reason = format!("{} is relative", path.display());
+                return problem(key, reason, "write the whole path");
+            }
+            _ => {}
+        }
+    }
+    None
 }
 
 fn groups(config: &Config) -> Option<Problem> {

@@ -97,6 +97,15 @@ fn examples_of_the_sample_are_valid() {
             "file" | "credential" | "passphrase_file" => {
                 format!("{STORE}[provider.native]\n{setting}\n")
             }
+            _ if setting.contains("/cluster/") || name == "listen" => {
+                let files = ["listen", "certificate", "key", "ca"].map(|k| match k {
+                    "listen" => "listen = \"127.0.0.1:1\"".to_owned(),
+                    file => format!("{file} = \"/x/{file}\""),
+                });
+                let others = files.iter().filter(|l| !l.starts_with(&format!("{name} =")));
+                let others: Vec<_> = others.map(String::as_str).collect();
+                format!("{STORE}[control]\n{setting}\n{}\n", others.join("\n"))
+            }
             "certificate" | "key" | "client_ca" => {
                 let files =
                     ["certificate", "key", "client_ca"].map(|k| format!("{k} = \"/x/{k}\""));
@@ -286,4 +295,24 @@ fn the_manual_page_names_every_key() {
     for key in keys {
         assert!(page.contains(&format!("`{key}`")), "docs/configuration.md lacks {key}");
     }
+}
+
+#[test]
+fn the_control_port_needs_all_its_settings() {
+    let files = "certificate = \"/x/c\"\nkey = \"/x/k\"\n";
+    let listen = "listen = \"127.0.0.1:10800\"\n";
+    let cases = [
+        (listen.to_owned(), "control.certificate: it is not set"),
+        (format!("{listen}{files}"), "control.ca: it is not set"),
+        (format!("{files}ca = \"/x/a\"\n"), "control.listen: it is not set"),
+        (format!("{listen}{files}ca = \"a\"\n"), "control.ca: a is relative"),
+        ("listen = \"10800\"\n".to_owned(), "listen"),
+    ];
+    for (text, problem) in cases {
+        let error = parse(&format!("{STORE}[control]\n{text}")).unwrap_err().to_string();
+        assert!(error.contains(problem), "{error}");
+    }
+    let all = parse(&format!("{STORE}[control]\n{listen}{files}ca = \"/x/a\"\n")).unwrap();
+    assert!(all.control.is_on() && all.control.port().is_some());
+    assert!(!parse(STORE).unwrap().control.is_on());
 }

@@ -5,10 +5,12 @@
 //! [`ConfigError`] that names file, key, reason and remedy.
 
 mod check;
+mod control;
 mod kmip;
 mod tls;
 mod values;
 
+pub use control::Control;
 pub use kmip::{Kmip, KmipServer, KmipVersion};
 pub use tls::{DiskPattern, PortRange, Tls, TlsClient};
 pub use values::{FileMode, Group, Owner, OwnerError};
@@ -55,6 +57,7 @@ pub struct Config {
     pub datastore: Vec<DatastoreConfig>,
     pub provider: Providers,
     pub tls: Tls,
+    pub control: Control,
     pub limits: Limits,
     pub danger_zone: DangerZone,
 }
@@ -154,6 +157,7 @@ impl Default for Config {
             datastore: Vec::new(),
             provider: Providers::default(),
             tls: Tls::default(),
+            control: Control::default(),
             limits: Limits::default(),
             danger_zone: DangerZone::default(),
         }

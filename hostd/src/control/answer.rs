@@ -36,6 +36,7 @@ pub fn status(code: ErrorCode) -> StatusCode {
         ErrorCode::AlreadyExists
         | ErrorCode::InUse
         | ErrorCode::WrongState
+        | ErrorCode::StalePush
         | ErrorCode::BackupRequired => StatusCode::CONFLICT,
         ErrorCode::Damaged | ErrorCode::Unsupported => StatusCode::UNPROCESSABLE_ENTITY,
         ErrorCode::VmLocked => StatusCode::LOCKED,
@@ -84,6 +85,9 @@ fn lock_remedy(vm: &str, reason: &LockReason) -> String {
         LockCode::LockedByOperator => format!("run `coffer vm unlock {vm}`"),
         LockCode::KeyNotFound => {
             "restore the key at its provider, or the provider from its backup".into()
+        }
+        LockCode::KeyNotPushed => {
+            "have the control plane push the key to this host; the VM is unlocked by that".into()
         }
         LockCode::ProviderNotConfigured => {
             "configure the provider that the key id names, and restart hostd".into()

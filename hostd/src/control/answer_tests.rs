@@ -69,6 +69,7 @@ fn a_lock_carries_its_reason_and_every_code_has_a_remedy() {
     for code in [
         LockCode::LockedByOperator,
         LockCode::KeyNotFound,
+        LockCode::KeyNotPushed,
         LockCode::ProviderNotConfigured,
         LockCode::ProviderUnavailable,
         LockCode::FetchFailed,

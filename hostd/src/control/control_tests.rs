@@ -172,8 +172,12 @@ fn a_second_socket_is_refused_and_a_stale_one_replaced() {
 fn the_document_has_every_route_and_no_other() {
     let document: Value = serde_json::from_str(&document().unwrap()).unwrap();
     assert_eq!(document["openapi"], "3.1.0");
-    let source =
-        concat!(include_str!("routes.rs"), include_str!("kmip.rs"), include_str!("tpm.rs"));
+    let source = concat!(
+        include_str!("routes.rs"),
+        include_str!("kmip.rs"),
+        include_str!("plane.rs"),
+        include_str!("tpm.rs")
+    );
     let routed: std::collections::BTreeSet<_> = source
         .lines()
         .filter_map(|l| l.trim().strip_prefix(".route(\"")?.split('"').next())

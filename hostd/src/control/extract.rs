@@ -27,7 +27,7 @@ impl FromRequestParts<Arc<Host>> for Call {
     type Rejection = Refused;
 
     async fn from_request_parts(parts: &mut Parts, host: &Arc<Host>) -> Result<Self, Refused> {
-        let peer = parts.extensions.get::<ConnectInfo<Peer>>().map(|info| info.0);
+        let peer = parts.extensions.get::<ConnectInfo<Peer>>().map(|info| info.0.clone());
         let peer =
             peer.ok_or_else(|| Refused(Fault::Bug("a connection without credentials".into())))?;
         Ok(Self { host: Arc::clone(host), peer })

@@ -6,6 +6,7 @@ use crate::config::{Config, Group};
 use crate::fault::Fault;
 use crate::files;
 use hostd_api::error::ErrorCode;
+use std::fmt;
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
@@ -20,13 +21,28 @@ use tokio::time::Sleep;
 /// Pause after a failed accept: the usual reason is a lack of descriptors, which takes a moment to pass.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Who is at the other end, as the kernel says.
-#[derive(Debug, Clone, Copy)]
-pub struct Peer {
-    /// User id.
-    pub uid: u32,
-    /// Process id; 0 when it is in another namespace.
-    pub pid: i32,
+/// Who is at the other end.
+#[derive(Debug, Clone)]
+pub enum Peer {
+    /// A process of this host, as the kernel says.
+    Local {
+        /// User id.
+        uid: u32,
+        /// Process id; 0 when it is in another namespace.
+        pid: i32,
+    },
+    /// A control plane, as its certificate says.
+    ControlPlane(Arc<str>),
+}
+
+/// As the audit line names it.
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Local { uid, pid } => write!(f, "uid {uid} pid {pid}"),
+            Self::ControlPlane(name) => f.write_str(name),
+        }
+    }
 }
 
 /// The listening control socket with a limit of connections: more wait in the kernel's queue.
@@ -98,7 +114,7 @@ impl Gate {
 
 fn peer_of(stream: UnixStream) -> io::Result<(UnixStream, Peer)> {
     let cred = stream.peer_cred()?;
-    let peer = Peer { uid: cred.uid(), pid: cred.pid().unwrap_or(0) };
+    let peer = Peer::Local { uid: cred.uid(), pid: cred.pid().unwrap_or(0) };
     Ok((stream, peer))
 }
 

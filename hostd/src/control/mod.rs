@@ -1,4 +1,4 @@
-//! The control API: HTTP/1.1 and JSON on a Unix socket.
+//! The control API: HTTP/1.1 and JSON on a Unix socket, and for a control plane on a TLS port.
 //!
 //! Owns routes, parsing, the audit line of every verb and the way from a fault to an API error. Must not decide
 //! anything: each handler is one call of [`Host`]. Verbs block, so they run on threads that may wait.
@@ -8,6 +8,8 @@ mod extract;
 mod kmip;
 mod listen;
 mod openapi;
+mod plane;
+mod port;
 mod routes;
 mod serve;
 mod tpm;
@@ -15,6 +17,7 @@ mod tpm;
 pub use answer::{api_error, status};
 pub use listen::{Gate, Peer, bind};
 pub use openapi::document;
+pub use port::{Port, Times};
 pub use serve::{CLIENT_WAIT, serve};
 
 use crate::asker::Asker;
@@ -35,25 +38,32 @@ const MAX_BODY: usize = 64 * 1024;
 /// How long the body of a request may take to arrive; it comes from a process of this host.
 const BODY_WAIT: Duration = Duration::from_secs(10);
 
-/// The routes, over this host.
+/// The routes of the Unix socket, over this host.
 pub fn router(host: Arc<Host>) -> axum::Router {
-    routes::all()
-        .merge(kmip::all())
-        .merge(tpm::all())
+    over(host, routes::all().merge(kmip::all()).merge(tpm::all()), MAX_BODY)
+}
+
+/// The routes of the port for the control plane; none of the others can be reached there.
+pub fn plane_router(host: Arc<Host>) -> axum::Router {
+    over(host, plane::all(), port::MAX_BODY)
+}
+
+fn over(host: Arc<Host>, routes: axum::Router<Arc<Host>>, max_body: usize) -> axum::Router {
+    routes
         .fallback(no_route)
         .method_not_allowed_fallback(no_method)
-        .layer(middleware::from_fn(whole_body))
+        .layer(middleware::from_fn(move |request, next| whole_body(max_body, request, next)))
         .with_state(host)
 }
 
 /// Reads the body before anything is answered. An answer that comes earlier closes the connection, and a client
 /// that is still sending takes that for a lost one.
-async fn whole_body(request: Request, next: Next) -> Response {
+async fn whole_body(max: usize, request: Request, next: Next) -> Response {
     let (parts, body) = request.into_parts();
-    let read = tokio::time::timeout(BODY_WAIT, axum::body::to_bytes(body, MAX_BODY)).await;
+    let read = tokio::time::timeout(BODY_WAIT, axum::body::to_bytes(body, max)).await;
     let reason = match read {
         Ok(Ok(bytes)) => return next.run(Request::from_parts(parts, bytes.into())).await,
-        Ok(Err(e)) => format!("{e} (the limit is {MAX_BODY} bytes)"),
+        Ok(Err(e)) => format!("{e} (the limit is {max} bytes)"),
         Err(_) => format!("it did not arrive within {} s", BODY_WAIT.as_secs()),
     };
     let message = format!("the body of the request is wrong: {reason}");
@@ -108,7 +118,7 @@ impl Call {
         T: Send + 'static,
         F: FnOnce(&Arc<Host>, &Asker) -> Result<T, Fault> + Send + 'static,
     {
-        let audit = Audit { peer: self.peer, verb, target, is_told: false };
+        let audit = Audit { peer: self.peer.clone(), verb, target, is_told: false };
         let asker = Asker::default();
         let _waiting = asker.waits();
         let outcome = self.wait(move |host| audit.of(work(host, &asker))).await;
@@ -146,11 +156,14 @@ impl Audit {
     /// Writes it.
     fn of<T>(mut self, outcome: Result<T, Fault>) -> Result<T, Fault> {
         let Self { peer, verb, target, .. } = &self;
-        match &outcome {
-            Ok(_) => tracing::info!(
-                target: "hostd::audit", uid = peer.uid, pid = peer.pid, verb, on = target, outcome = "done"
+        match (&outcome, peer) {
+            (Ok(_), Peer::Local { uid, pid }) => tracing::info!(
+                target: "hostd::audit", uid, pid, verb, on = target, outcome = "done"
             ),
-            Err(fault) => self.refused(&fault.to_string()),
+            (Ok(_), Peer::ControlPlane(name)) => tracing::info!(
+                target: "hostd::audit", %name, verb, on = target, outcome = "done"
+            ),
+            (Err(fault), _) => self.refused(&fault.to_string()),
         }
         self.is_told = true;
         outcome
@@ -158,10 +171,14 @@ impl Audit {
 
     fn refused(&self, reason: &str) {
         let Self { peer, verb, target, .. } = self;
-        tracing::warn!(
-            target: "hostd::audit", uid = peer.uid, pid = peer.pid, verb, on = target,
-            outcome = "refused", reason
-        );
+        match peer {
+            Peer::Local { uid, pid } => tracing::warn!(
+                target: "hostd::audit", uid, pid, verb, on = target, outcome = "refused", reason
+            ),
+            Peer::ControlPlane(name) => tracing::warn!(
+                target: "hostd::audit", %name, verb, on = target, outcome = "refused", reason
+            ),
+        }
     }
 }
 

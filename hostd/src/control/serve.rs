@@ -31,12 +31,13 @@ pub async fn serve(gate: Gate, routes: Router, client_wait: Duration, stop: impl
             accepted = gate.accept(client_wait) => accepted,
             _ = &mut stop => break,
         };
-        let service = TowerToHyperService::new(routes.clone().layer(Extension(ConnectInfo(peer))));
+        let service =
+            TowerToHyperService::new(routes.clone().layer(Extension(ConnectInfo(peer.clone()))));
         let connection = connections.watch(http.serve_connection(TokioIo::new(stream), service));
         tokio::spawn(async move {
             // A client that leaves early or says nothing is no event.
             if let Err(e) = connection.await {
-                tracing::debug!(uid = peer.uid, pid = peer.pid, "a control connection ended: {e}");
+                tracing::debug!(%peer, "a control connection ended: {e}");
             }
         });
     }

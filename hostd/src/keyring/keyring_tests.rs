@@ -66,7 +66,7 @@ fn keyring(delay: Duration, idle: Duration) -> (Arc<Keyring>, Arc<Counting>) {
     });
     let closed = ClosedProvider { name: "shut".into(), reason: "no passphrase".into() };
     let providers: Vec<Arc<dyn KeyProvider>> = vec![Arc::clone(&provider) as _];
-    (Arc::new(Keyring::new(arena, providers, vec![closed], idle)), provider)
+    (Arc::new(Keyring::new(arena, providers, vec![closed], idle, Source::Providers)), provider)
 }
 
 fn id(text: &str) -> KeyId {

@@ -1,17 +1,22 @@
 //! The KEKs of this host: fetched once, counted, dropped when unused.
 //!
-//! Owns every KEK in memory and the providers they come from; must not know safes, VMs or the API. A verb
-//! asks for a [`Lease`]; the first one fetches through the provider while others of the same key wait, and
-//! the last one to end starts the clock of expiry.
+//! Owns every KEK in memory, those that a control plane pushed (`pushed`), and the providers that the others come from; must
+//! not know safes, VMs or the API. A verb asks for a [`Lease`]; the first one fetches through the provider while others of
+//! the same key wait, and the last one to end starts the clock of expiry. What must only be counted as a user, and needs the
+//! key itself no more, keeps a [`Usage`].
 
+mod pushed;
 mod slot;
+
+pub use pushed::{Evicted, Take};
 
 use crypto::{Arena, Kek, KeyId};
 use hostd_api::types::KeyringState;
 use kms_client::{KeyProvider, KmsError};
+use pushed::Pushed;
 use slot::{Acquired, Slot};
 use std::collections::BTreeMap;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 use thiserror::Error;
 
@@ -24,6 +29,9 @@ pub enum KeyringError {
     /// This host has no provider of that name.
     #[error("the key provider of key {0} is not configured on this host")]
     NotConfigured(KeyId),
+    /// It is of none of this host's providers, and the control plane has not pushed it.
+    #[error("key {0} was not pushed to this host since it started")]
+    NotPushed(KeyId),
     /// The provider of that name is not open on this host.
     #[error("the key provider of key {key} is not open: {reason}")]
     Closed {
@@ -63,8 +71,19 @@ pub struct Keyring {
     providers: Vec<Arc<dyn KeyProvider>>,
     closed: Vec<ClosedProvider>,
     idle: Duration,
+    source: Source,
     slots: Mutex<BTreeMap<KeyId, Slot<Arc<Kek>>>>,
+    pushed: Mutex<Pushed>,
     fetched: Condvar,
+}
+
+/// Where keys come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    /// The providers of this host.
+    Providers,
+    /// Those, and a control plane that pushes.
+    ControlPlaneToo,
 }
 
 impl Keyring {
@@ -75,8 +94,18 @@ impl Keyring {
         providers: Vec<Arc<dyn KeyProvider>>,
         closed: Vec<ClosedProvider>,
         idle: Duration,
+        source: Source,
     ) -> Self {
-        Self { arena, providers, closed, idle, slots: Mutex::default(), fetched: Condvar::new() }
+        Self {
+            arena,
+            providers,
+            closed,
+            idle,
+            source,
+            slots: Mutex::default(),
+            pushed: Mutex::default(),
+            fetched: Condvar::new(),
+        }
     }
 
     /// The arena that keys live in.
@@ -97,17 +126,23 @@ impl Keyring {
         &self.closed
     }
 
-    /// Why the provider of a key cannot be asked at all; `None` when it can.
+    /// Why a key cannot be had at all: its provider cannot be asked, nor was it pushed. `None` when it can.
     #[must_use]
     pub fn unreachable(&self, id: &KeyId) -> Option<KeyringError> {
-        if self.providers.iter().any(|p| p.name() == id.provider()) {
+        if self.is_open(id.provider()) || self.is_pushed(id) {
             return None;
         }
         let closed = self.closed.iter().find(|c| c.name == id.provider());
-        Some(closed.map_or_else(
-            || KeyringError::NotConfigured(id.clone()),
-            |c| KeyringError::Closed { key: id.clone(), reason: c.reason.clone() },
-        ))
+        Some(match (closed, self.source) {
+            (Some(c), _) => KeyringError::Closed { key: id.clone(), reason: c.reason.clone() },
+            (None, Source::ControlPlaneToo) => KeyringError::NotPushed(id.clone()),
+            (None, Source::Providers) => KeyringError::NotConfigured(id.clone()),
+        })
+    }
+
+    /// Whether a provider of this name is open.
+    fn is_open(&self, provider: &str) -> bool {
+        self.providers.iter().any(|p| p.name() == provider)
     }
 
     /// Whether a key may wrap anything new, as far as its provider knows.
@@ -149,22 +184,36 @@ impl Keyring {
     /// Fetches a key whose slot this thread has put to Fetching; no lock is held meanwhile.
     fn fetch(self: &Arc<Self>, id: &KeyId, user: &str) -> Result<Lease, KeyringError> {
         let guard = FetchGuard { keyring: self, id };
-        if let Some(fault) = self.unreachable(id) {
-            return Err(fault);
-        }
-        let provider = self.providers.iter().find(|p| p.name() == id.provider());
-        let kek = provider
-            .ok_or_else(|| KeyringError::NotConfigured(id.clone()))?
-            .fetch(id, &self.arena)
-            .map_err(|source| KeyringError::Provider { key: id.clone(), source: source.into() })?;
-        let kek = Arc::new(kek);
+        let kek = self.get(id)?;
         let kept = self.slots().get_mut(id).is_some_and(|s| s.fetched(Arc::clone(&kek), user));
         drop(guard);
-        if kept { Ok(self.leased(id, user, kek)) } else { Err(KeyringError::Evicted(id.clone())) }
+        if kept {
+            return Ok(self.leased(id, user, kek));
+        }
+        // Evicted meanwhile, here or by the control plane.
+        Err(self.unreachable(id).unwrap_or_else(|| KeyringError::Evicted(id.clone())))
+    }
+
+    /// The key, from where it is.
+    fn get(&self, id: &KeyId) -> Result<Arc<Kek>, KeyringError> {
+        let pushed = self.pushed().get(id).map(Arc::clone);
+        if let Some(kek) = pushed {
+            return Ok(kek);
+        }
+        let provider = self.providers.iter().find(|p| p.name() == id.provider());
+        let Some(provider) = provider else {
+            let fault = self.unreachable(id);
+            return Err(fault.unwrap_or_else(|| KeyringError::NotPushed(id.clone())));
+        };
+        let fetched = provider.fetch(id, &self.arena);
+        let failed =
+            |source: KmsError| KeyringError::Provider { key: id.clone(), source: source.into() };
+        Ok(Arc::new(fetched.map_err(failed)?))
     }
 
     fn leased(self: &Arc<Self>, id: &KeyId, user: &str, kek: Arc<Kek>) -> Lease {
-        Lease { keyring: Arc::clone(self), id: id.clone(), user: user.to_owned(), kek }
+        let (keyring, user) = (Arc::clone(self), user.to_owned());
+        Lease { usage: Usage { keyring, id: id.clone(), user, kek: Arc::downgrade(&kek) }, kek }
     }
 
     /// Drops a key, and does not fetch it again until [`Keyring::readmit`].
@@ -175,8 +224,10 @@ impl Keyring {
         let mut slots = self.slots();
         let slot = slots.entry(id.clone()).or_insert(Slot::Evicted);
         let outcome = slot.evict(force);
+        if outcome.is_ok() {
+            self.pushed().remove(id);
+        }
         self.fetched.notify_all();
-        let names = |users: slot::Users| users.into_keys().collect();
         outcome.map(names).map_err(names)
     }
 
@@ -193,19 +244,29 @@ impl Keyring {
         self.slots().retain(|_, slot| !slot.expired(now));
     }
 
-    /// State of a key on this host.
+    /// State of a key on this host. A pushed one stays when its last user has gone.
     #[must_use]
     pub fn state(&self, id: &KeyId) -> KeyringState {
-        self.slots().get(id).map_or(KeyringState::Absent, Slot::state)
+        let slots = self.slots();
+        match slots.get(id).map_or(KeyringState::Absent, Slot::state) {
+            KeyringState::Absent | KeyringState::Expiring if self.is_pushed(id) => {
+                KeyringState::Present
+            }
+            other => other,
+        }
     }
 
     /// Drops every key that no lease holds.
     pub fn clear(&self) {
         self.slots().clear();
+        self.pushed().clear();
     }
 
-    fn release(&self, id: &KeyId, user: &str) {
-        if let Some(slot) = self.slots().get_mut(id) {
+    /// Ends a use of this very key: one that was evicted and came again has users of its own.
+    fn release(&self, id: &KeyId, user: &str, kek: &Weak<Kek>) {
+        if let Some(slot) = self.slots().get_mut(id)
+            && slot.key().is_some_and(|key| std::ptr::eq(kek.as_ptr(), Arc::as_ptr(key)))
+        {
             slot.release(user, Instant::now(), self.idle);
         }
     }
@@ -232,12 +293,18 @@ impl Drop for FetchGuard<'_> {
     }
 }
 
-/// A counted use of a key; ends when dropped.
+/// A key, and a counted use of it; ends when dropped.
 pub struct Lease {
+    usage: Usage,
+    kek: Arc<Kek>,
+}
+
+/// A counted use of a key without the key, which may be dropped meanwhile by force; ends when dropped.
+pub struct Usage {
     keyring: Arc<Keyring>,
     id: KeyId,
     user: String,
-    kek: Arc<Kek>,
+    kek: Weak<Kek>,
 }
 
 impl Lease {
@@ -250,20 +317,44 @@ impl Lease {
     /// Its id.
     #[must_use]
     pub fn id(&self) -> &KeyId {
+        &self.usage.id
+    }
+
+    /// The use alone, for as long as the key may be needed again.
+    #[must_use]
+    pub fn into_usage(self) -> Usage {
+        self.usage
+    }
+}
+
+impl Usage {
+    /// Id of the key.
+    #[must_use]
+    pub fn id(&self) -> &KeyId {
         &self.id
     }
 }
 
 impl std::fmt::Debug for Lease {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Lease({})", self.id)
+        write!(f, "Lease({})", self.id())
     }
 }
 
-impl Drop for Lease {
-    fn drop(&mut self) {
-        self.keyring.release(&self.id, &self.user);
+impl std::fmt::Debug for Usage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Usage({})", self.id)
     }
+}
+
+impl Drop for Usage {
+    fn drop(&mut self) {
+        self.keyring.release(&self.id, &self.user, &self.kek);
+    }
+}
+
+fn names(users: slot::Users) -> Vec<String> {
+    users.into_keys().collect()
 }
 
 #[cfg(test)]

@@ -109,15 +109,28 @@ impl<K: Clone> Slot<K> {
     /// # Errors
     /// The users, when there are some and it was not forced.
     pub(super) fn evict(&mut self, force: bool) -> Result<Users, Users> {
-        let users = match self {
-            Self::Present { users, .. } => users.clone(),
-            Self::Fetching | Self::Expiring { .. } | Self::Evicted => Users::new(),
-        };
+        let users = self.users();
         if !users.is_empty() && !force {
             return Err(users);
         }
         *self = Self::Evicted;
         Ok(users)
+    }
+
+    /// The key, where it is here.
+    pub(super) fn key(&self) -> Option<&K> {
+        match self {
+            Self::Present { key, .. } | Self::Expiring { key, .. } => Some(key),
+            Self::Fetching | Self::Evicted => None,
+        }
+    }
+
+    /// Who uses it.
+    pub(super) fn users(&self) -> Users {
+        match self {
+            Self::Present { users, .. } => users.clone(),
+            Self::Fetching | Self::Expiring { .. } | Self::Evicted => Users::new(),
+        }
     }
 
     /// The state as the API names it.

@@ -242,6 +242,16 @@ impl Host {
         }
     }
 
+    /// Tries that again for a running VM, now that a key has come.
+    pub(crate) fn lease_anew(self: &Arc<Self>, vm: &Arc<Vm>, inner: &mut Inner) {
+        let Some(mut service) = inner.service.take() else { return };
+        let lost = self.lease_again(vm, inner, &mut service, Instant::now() + KEYS_TIME);
+        inner.service = Some(service);
+        if let Some(why) = lost {
+            self.stop_lost(vm, inner, &why);
+        }
+    }
+
     /// Takes the KEKs that a restart of the vmd needs, and takes up the lease of the home. Without them the VM runs on,
     /// but cannot be started again; it is not waited for longer than `until`. Tells why the home must be stopped, if another host has it.
     fn lease_again(

@@ -27,7 +27,7 @@ pub use vmd::Vmd;
 use crate::fault::Fault;
 use crate::files::{self, FileLock, Locked};
 use crate::host::Host;
-use crate::keyring::Lease;
+use crate::keyring::{Lease, Usage};
 use crate::vm::{Inner, Vm};
 use cryptfs::name::Name;
 use crypto::KeyId;
@@ -50,8 +50,8 @@ pub struct Service {
     run: PathBuf,
     /// Lock of the VM folder, shared with the vmd.
     lock: OwnedFd,
-    /// KEKs that are needed to start the vmd again.
-    leases: BTreeMap<KeyId, Lease>,
+    /// KEKs that are needed to start the vmd again, counted as in use.
+    leases: BTreeMap<KeyId, Usage>,
     /// Disks served, by name.
     pub disks: BTreeMap<Name, Served>,
     /// The home, while it is served.
@@ -179,9 +179,9 @@ impl Service {
         }
     }
 
-    /// Keeps a KEK for as long as the VM runs.
+    /// Keeps a KEK from being dropped, unless by force, for as long as the VM runs.
     pub(crate) fn keep(&mut self, lease: Lease) {
-        self.leases.insert(lease.id().clone(), lease);
+        self.leases.insert(lease.id().clone(), lease.into_usage());
     }
 
     /// Drops the leases of all keys but these.

@@ -43,7 +43,8 @@ impl Host {
         }
         let scratch = Scratch::make(&store.path)?;
         let id = random_id()?;
-        let key = self.seal_new(&VmFolder::new(&scratch.path), id, &name, policy_of(request))?;
+        let key = self.key_for(request.key_id.as_deref())?;
+        self.seal_new(&VmFolder::new(&scratch.path), id, &name, policy_of(request), &key)?;
         scratch.rename(&target)?;
         let vm = Vm::new(id, name, &store.name, VmFolder::new(&target), Access::Open);
         let vm = Arc::new(vm);
@@ -71,27 +72,38 @@ impl Host {
         })
     }
 
-    /// Fills a VM folder: `home`, `disks`, a lock file, and a safe with a new home key wrapped by a new KEK.
+    /// Fills a VM folder: `home`, `disks`, a lock file, and a safe with a new home key wrapped by this KEK.
     fn seal_new(
         &self,
         folder: &VmFolder,
         id: Uuid,
         name: &Name,
         policy: Policy,
-    ) -> Result<KeyId, Fault> {
+        key: &KeyId,
+    ) -> Result<(), Fault> {
         for path in [folder.home(), folder.disks()] {
             files::folder(&path, 0o700, None)?;
         }
         // On a datastore that is read-only one day, none can be made.
         let lock = folder.lock();
         std::fs::File::create_new(&lock).map_err(Fault::io("make", &lock))?;
-        let key = self.new_key()?;
-        let lease = self.keyring.lease(&key, name.as_str()).map_err(|e| locked_out(name, &e))?;
+        let lease = self.keyring.lease(key, name.as_str()).map_err(|e| locked_out(name, &e))?;
         let arena = self.keyring.arena();
         let home = HomeKey::generate(arena)?;
-        let wrap = Wrap::make(lease.kek(), &key, &home)?;
+        let wrap = Wrap::make(lease.kek(), key, &home)?;
         let mut safe = Safe::new(id, name.clone(), policy, vec![wrap]);
         seal::create(&folder.safe(), &mut safe, &home, arena)?;
+        Ok(())
+    }
+
+    /// The key that a request names, if it may wrap anything new; else a new one.
+    ///
+    /// # Errors
+    /// `invalid-argument` for what is no id; what the provider says against it; those of [`Host::new_key`].
+    pub(crate) fn key_for(&self, wanted: Option<&str>) -> Result<KeyId, Fault> {
+        let Some(wanted) = wanted else { return self.new_key() };
+        let key = crate::plane::parse_key(wanted)?;
+        self.keyring.may_wrap(&key)?;
         Ok(key)
     }
 

@@ -14,7 +14,7 @@ use cryptfs::name::Name;
 use cryptfs::safe::{Names, Safe};
 use cryptfs::seal::{Body, Sealed};
 use crypto::KeyId;
-use hostd_api::error::{ErrorCode, LockReason};
+use hostd_api::error::{ErrorCode, LockCode, LockReason};
 use hostd_api::types::{Attachment, DiskInfo, DiskState, HomeNames, VmInfo, VmState};
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::MetadataExt;
@@ -140,7 +140,18 @@ impl Host {
             // One provider that can be asked is enough.
             faults.clone().all(|f| f.is_some()).then(|| faults.next().flatten())?
         };
-        broken.or_else(|| shut().map(|e| key_reason(&e))).or_else(|| inner.trouble.clone())
+        broken.or_else(|| shut().map(|e| key_reason(&e))).or_else(|| self.trouble(inner))
+    }
+
+    /// Why the safe did not open last, unless it waited for a key that was pushed since.
+    fn trouble(&self, inner: &Inner) -> Option<LockReason> {
+        let trouble = inner.trouble.clone()?;
+        if trouble.code != LockCode::KeyNotPushed {
+            return Some(trouble);
+        }
+        let key = trouble.key_id.as_deref().and_then(|id| id.parse().ok());
+        let still = key.is_none_or(|key| self.keyring.unreachable(&key).is_some());
+        still.then_some(trouble)
     }
 }
 

@@ -198,6 +198,7 @@ fn lock_reason(fault: &OpenFault, safe: bool) -> Option<LockReason> {
 pub(super) fn key_reason(fault: &KeyringError) -> LockReason {
     let (code, key) = match fault {
         KeyringError::NotConfigured(key) => (LockCode::ProviderNotConfigured, key),
+        KeyringError::NotPushed(key) => (LockCode::KeyNotPushed, key),
         KeyringError::Closed { key, .. } => (LockCode::ProviderUnavailable, key),
         KeyringError::Evicted(key) => (LockCode::LockedByOperator, key),
         KeyringError::Slow(key) => (LockCode::FetchFailed, key),
@@ -215,7 +216,7 @@ pub(super) fn key_reason(fault: &KeyringError) -> LockReason {
 /// vSphere's word for a key that cannot be had.
 fn vsphere_reason(fault: &KeyringError) -> Option<&'static str> {
     match fault {
-        KeyringError::Evicted(_) => Some("KeyStateMissingInCache"),
+        KeyringError::Evicted(_) | KeyringError::NotPushed(_) => Some("KeyStateMissingInCache"),
         KeyringError::Slow(_) => Some("KeyStateClusterUnreachable"),
         KeyringError::NotConfigured(_) | KeyringError::Closed { .. } => {
             Some("KeyStateClusterInvalid")

@@ -23,19 +23,20 @@ impl Host {
     /// `POST /v1/keys/rotate`: one VM or all. A VM that fails does not stop the others.
     ///
     /// # Errors
-    /// `not-found` for a VM that is named.
+    /// `not-found` for a VM that is named; `invalid-argument` for a key that is none, and what its provider says against it.
     pub fn rotate_keys(&self, request: &RotateKeys) -> Result<RotateReport, Fault> {
         let vms = match &request.vm {
             Some(name) => vec![self.inventory.get(name)?],
             None => self.inventory.all(),
         };
-        Ok(RotateReport { vms: vms.iter().map(|vm| self.rotate_vm(vm)).collect() })
+        let wanted = request.key_id.as_deref().map(|id| self.key_for(Some(id))).transpose()?;
+        Ok(RotateReport { vms: vms.iter().map(|vm| self.rotate_vm(vm, wanted.as_ref())).collect() })
     }
 
-    fn rotate_vm(&self, vm: &Arc<Vm>) -> RotatedVm {
+    fn rotate_vm(&self, vm: &Arc<Vm>, wanted: Option<&KeyId>) -> RotatedVm {
         let mut rewrapped = 0;
         let outcome = self.enter(vm).and_then(|mut inner| {
-            let key = self.rotate_files(vm, &mut inner, &mut rewrapped)?;
+            let key = self.rotate_files(vm, &mut inner, wanted, &mut rewrapped)?;
             self.vm_info(vm, &mut inner);
             Ok(key)
         });
@@ -50,6 +51,7 @@ impl Host {
         &self,
         vm: &Vm,
         inner: &mut Inner,
+        wanted: Option<&KeyId>,
         rewrapped: &mut u32,
     ) -> Result<KeyId, Fault> {
         let opened = self.open_safe(vm, inner)?;
@@ -61,7 +63,7 @@ impl Host {
         for disk in &disks {
             self.open_disk(vm, inner, disk)?;
         }
-        let target = self.target(vm, &opened)?;
+        let target = self.target(vm, &opened, wanted)?;
         self.add_wraps(vm, inner, opened, &disks, &target)?;
         *rewrapped = self.drop_wraps(vm, inner, &disks, &target)?;
         if let Some(service) = &mut inner.service {
@@ -73,11 +75,17 @@ impl Host {
         Ok(target.id().clone())
     }
 
-    /// The new key: that of an unfinished rotation, else a fresh one.
-    fn target(&self, vm: &Vm, safe: &Opened<cryptfs::safe::Safe>) -> Result<Lease, Fault> {
-        let key = match safe.body.wraps() {
-            [_, .., last] => last.key.clone(),
-            _ => self.new_key()?,
+    /// The new key: the one that is wanted, else that of an unfinished rotation, else a fresh one.
+    fn target(
+        &self,
+        vm: &Vm,
+        safe: &Opened<cryptfs::safe::Safe>,
+        wanted: Option<&KeyId>,
+    ) -> Result<Lease, Fault> {
+        let key = match (wanted, safe.body.wraps()) {
+            (Some(wanted), _) => wanted.clone(),
+            (None, [_, .., last]) => last.key.clone(),
+            (None, _) => self.new_key()?,
         };
         self.keyring.lease(&key, vm.name.as_str()).map_err(|e| locked_out(&vm.name, &e))
     }

@@ -27,7 +27,8 @@ fn keys(t: &TestHost) -> Vec<Vec<String>> {
 }
 
 fn rotate(t: &TestHost) -> RotatedVm {
-    let report = t.host.rotate_keys(&RotateKeys { vm: Some("web01".into()) }).unwrap();
+    let report =
+        t.host.rotate_keys(&RotateKeys { vm: Some("web01".into()), key_id: None }).unwrap();
     report.vms.into_iter().next().unwrap()
 }
 
@@ -85,7 +86,7 @@ fn a_stop_in_the_first_half_leaves_the_old_key_enough_and_can_be_resumed() {
         let vm = t.host.inventory.get("web01").unwrap();
         let mut inner = vm.enter().unwrap();
         let safe = t.host.open_safe(&vm, &mut inner).unwrap();
-        let target = t.host.target(&vm, &safe).unwrap();
+        let target = t.host.target(&vm, &safe, None).unwrap();
         let first = BTreeSet::from(["a".parse().unwrap()]);
         t.host.add_wraps(&vm, &mut inner, safe, &first, &target).unwrap();
         target.id().to_string()
@@ -106,7 +107,7 @@ fn a_stop_in_the_second_half_leaves_the_new_key_enough_and_can_be_resumed() {
         let vm = t.host.inventory.get("web01").unwrap();
         let mut inner = vm.enter().unwrap();
         let safe = t.host.open_safe(&vm, &mut inner).unwrap();
-        let target = t.host.target(&vm, &safe).unwrap();
+        let target = t.host.target(&vm, &safe, None).unwrap();
         let disks = disk_names(&vm.folder.disks());
         t.host.add_wraps(&vm, &mut inner, safe, &disks, &target).unwrap();
         let disk: Name = "a".parse().unwrap();
@@ -126,5 +127,5 @@ fn a_locked_vm_is_not_rotated() {
     t.host.lock_vm("web01", &hostd_api::types::Force::default()).unwrap();
     let done = rotate(&t);
     assert!(done.error.unwrap().contains("locked"));
-    assert!(t.host.rotate_keys(&RotateKeys { vm: Some("nope".into()) }).is_err());
+    assert!(t.host.rotate_keys(&RotateKeys { vm: Some("nope".into()), key_id: None }).is_err());
 }

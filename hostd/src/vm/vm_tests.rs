@@ -16,7 +16,12 @@ const GENTLE: Force = Force { force: false };
 
 fn create(t: &TestHost, name: &str) -> Result<(), Fault> {
     t.host
-        .create_vm(&CreateVm { name: name.into(), datastore: None, names: HomeNames::Plain })
+        .create_vm(&CreateVm {
+            name: name.into(),
+            datastore: None,
+            names: HomeNames::Plain,
+            key_id: None,
+        })
         .map(|_| ())
 }
 
@@ -64,6 +69,7 @@ fn bad_and_taken_names_are_refused_everywhere() {
         name: "web02".into(),
         datastore: Some("nowhere".into()),
         names: HomeNames::Plain,
+        key_id: None,
     };
     assert_eq!(code(t.host.create_vm(&elsewhere)), ErrorCode::NotFound);
     assert_eq!(entries(&t.store()), [".coffer-lock", "foreign", "web01"], "nothing is left");

@@ -118,7 +118,7 @@ pub(crate) fn exit_of_code(code: ErrorCode) -> Exit {
         ErrorCode::InvalidArgument => Exit::Usage,
         ErrorCode::NotFound => Exit::NotFound,
         ErrorCode::AlreadyExists => Exit::Exists,
-        ErrorCode::InUse | ErrorCode::WrongState => Exit::Busy,
+        ErrorCode::InUse | ErrorCode::WrongState | ErrorCode::StalePush => Exit::Busy,
         ErrorCode::VmLocked => Exit::Locked,
         ErrorCode::ProviderUnavailable | ErrorCode::BackupRequired => Exit::Provider,
         ErrorCode::Damaged | ErrorCode::Unsupported => Exit::Damaged,

@@ -7,12 +7,13 @@ use std::io;
 use std::path::PathBuf;
 
 /// Every code of the API with the exit code that scripts may rely on.
-const CODES: [(ErrorCode, u8); 16] = [
+const CODES: [(ErrorCode, u8); 17] = [
     (ErrorCode::InvalidArgument, 2),
     (ErrorCode::NotFound, 4),
     (ErrorCode::AlreadyExists, 5),
     (ErrorCode::InUse, 6),
     (ErrorCode::WrongState, 6),
+    (ErrorCode::StalePush, 6),
     (ErrorCode::VmLocked, 7),
     (ErrorCode::ProviderUnavailable, 8),
     (ErrorCode::BackupRequired, 8),

@@ -22,6 +22,9 @@ pub(crate) enum KeyVerb {
         /// Only this VM; all by default.
         #[arg(long, value_name = "NAME", value_parser = name_parser())]
         vm: Option<String>,
+        /// Key to wrap by, PROVIDER/UID: one of `key status`; a new one for each VM by default.
+        #[arg(long, value_name = "KEY-ID", value_parser = name_parser())]
+        key: Option<String>,
     },
     /// Take a key back at its key server: it encrypts nothing new, and still opens. Refused while a VM here uses it.
     Revoke {

@@ -38,6 +38,9 @@ pub(crate) enum VmVerb {
         /// How file names in the home are stored; it cannot be changed later.
         #[arg(long, value_name = "HOW", value_enum, default_value_t)]
         names: Names,
+        /// Key to wrap by, PROVIDER/UID: one of `key status`; a new one by default.
+        #[arg(long, value_name = "KEY-ID", value_parser = name_parser())]
+        key: Option<String>,
     },
     /// List the VMs of this host.
     List,

@@ -1,12 +1,13 @@
 //! `coffer host`: the daemon, its protection of keys, its datastores.
 
-use super::Context;
+use super::{Context, kebab};
 use crate::answer::Answer;
 use crate::cli::HostVerb;
 use crate::error::CliError;
 use crate::size::format_size;
 use crate::table::{Align, Table, clean, fields, or_dash};
 use crate::time::format_duration;
+use hostd_api::control::ControlInfo;
 use hostd_api::types::{DatastoreInfo, DatastoreState, HostStatus};
 
 pub(super) fn run(context: &Context, verb: &HostVerb) -> Result<Answer, CliError> {
@@ -30,6 +31,8 @@ fn show(status: &HostStatus) -> String {
         ("up for", Some(format_duration(status.uptime_seconds))),
         ("VMs", Some(format!("{}, {} running", status.vms, status.running))),
         ("key memory", Some(memory)),
+        ("keys", Some(kebab(&status.crypto_state))),
+        ("control plane", status.control.as_ref().map(control)),
         ("cipher engine", Some(status.engine.clone())),
         ("confinement", Some(or_dash(Some(status.confinement.join(", "))))),
     ]);
@@ -46,6 +49,11 @@ fn show(status: &HostStatus) -> String {
         text.push_str(&format!("warning: {}\n", clean(warning)));
     }
     text
+}
+
+fn control(info: &ControlInfo) -> String {
+    let ControlInfo { listen, cluster, name, generation, keys } = info;
+    format!("cluster {cluster}, as {name} on {listen}, {keys} keys, list {generation}")
 }
 
 fn datastores(list: &[DatastoreInfo]) -> String {

@@ -23,8 +23,8 @@ pub(super) fn run(context: &Context, verb: KeyVerb) -> Result<Answer, CliError> 
             Ok(Answer::new(&status, show(&status)))
         }
         KeyVerb::Backup { file, force } => backup(context, &file, force),
-        KeyVerb::Rotate { vm } => {
-            let report = context.api.rotate(&RotateKeys { vm })?;
+        KeyVerb::Rotate { vm, key: key_id } => {
+            let report = context.api.rotate(&RotateKeys { vm, key_id })?;
             Ok(Answer::new(&report, rotated(&report)).but(incomplete(&report)))
         }
         KeyVerb::Revoke { key, compromised, why, yes } => {
@@ -140,7 +140,7 @@ fn keys(list: &[KeyInfo]) -> String {
         table.row([
             key.id.clone(),
             or_dash(key.created_at.map(format_utc)),
-            kebab(&key.keyring),
+            format!("{}{}", kebab(&key.keyring), if key.pushed { ", pushed" } else { "" }),
             or_dash(Some(key.used_by.join(", "))),
         ]);
     }

@@ -15,8 +15,9 @@ use std::path::{Path, PathBuf};
 pub(super) fn run(context: &Context, verb: VmVerb) -> Result<Answer, CliError> {
     let api = &context.api;
     match verb {
-        VmVerb::Create { name, datastore, names } => {
-            let vm = api.create_vm(&CreateVm { name, datastore, names: names.into() })?;
+        VmVerb::Create { name, datastore, names, key: key_id } => {
+            let names = names.into();
+            let vm = api.create_vm(&CreateVm { name, datastore, names, key_id })?;
             let text = format!("VM {} created in {}\n", vm.name, vm.path.display());
             Ok(Answer::new(&vm, text))
         }

@@ -12,13 +12,14 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("cryptfs", &["crypto"]),
     ("kms-client", &["crypto"]),
     ("hostd-api", &[]),
+    ("cluster", &["crypto", "hostd-api"]),
     ("vmd", &["crypto", "cryptfs", "hostd-api"]),
-    ("hostd", &["crypto", "cryptfs", "kms-client", "hostd-api"]),
+    ("hostd", &["crypto", "cryptfs", "kms-client", "hostd-api", "cluster"]),
     ("coffer", &["hostd-api"]),
     ("controld", &["crypto", "kms-client", "hostd-api"]),
     ("passthrough", &["cryptfs"]),
     ("xtask", &[]),
-    ("tests", &["crypto", "cryptfs", "hostd-api"]),
+    ("tests", &["crypto", "cryptfs", "hostd-api", "cluster"]),
     ("fuzz", &["crypto", "cryptfs", "hostd-api", "kms-client", "vmd"]),
 ];
 
