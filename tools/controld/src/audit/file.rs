@@ -86,7 +86,7 @@ impl Log {
     }
 
     /// With another length of files.
-    pub(super) fn open_with(folder: &Path, file_bytes: u64) -> Result<Self, LogError> {
+    pub(crate) fn open_with(folder: &Path, file_bytes: u64) -> Result<Self, LogError> {
         make_folder(folder)?;
         let lock = open(&folder.join("lock"), OFlags::RDWR | OFlags::CREATE)?;
         rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive)

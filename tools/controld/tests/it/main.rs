@@ -6,6 +6,7 @@
     reason = "helpers of tests fail like tests, by panicking, and say what they do"
 )]
 
+mod daemon;
 mod etcd;
 mod store;
 mod suite;
