@@ -1,9 +1,8 @@
 //! Datastores that are missing, read-only, full or taken.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::Write;
 use std::path::Path;
-use std::thread;
 use tests::command;
 use tests::host::{Host, write_pattern};
 use tests::nbd::Nbd;
@@ -257,123 +256,4 @@ fn a_second_hostd_with_the_same_folders_refuses_to_start() {
     assert_ne!(said.code, 0, "{said}");
     assert!(said.err.to_lowercase().contains("hostd"), "{said}");
     host.coffer(&["host", "status"]).ok();
-}
-
-/// A server that hangs until this is dropped, be it by a failed test: nothing that waits for it could be ended before.
-struct Hung(i32);
-
-impl Hung {
-    fn server(pid: i32) -> Self {
-        send(pid, Signal::STOP);
-        Self(pid)
-    }
-}
-
-impl Drop for Hung {
-    fn drop(&mut self) {
-        send(self.0, Signal::CONT);
-    }
-}
-
-/// Two datastores, of which one is on a file system whose server hangs when it is told to.
-fn host_with_two_stores(below: &Host) -> Host {
-    let mut host = Host::prepare(|scratch| scratch.join("store"));
-    let hung = below.home("store").join("datastore");
-    fs::create_dir(&hung).unwrap();
-    host.options.config = format!("[[datastore]]\nname = \"hung\"\npath = {hung:?}\n");
-    host.write_config();
-    host.init();
-    host.up();
-    for (vm, store) in [("web01", "hung"), ("web02", "local")] {
-        host.coffer(&["vm", "create", vm, "--datastore", store]).ok();
-        host.coffer(&["disk", "create", vm, "data", "--size", "1M"]).ok();
-    }
-    host
-}
-
-#[test]
-fn hostd_starts_although_a_datastore_hangs_and_takes_it_up_later() {
-    needs!(Root, Fuse);
-    let below = Host::start();
-    below.coffer(&["vm", "create", "store"]).ok();
-    below.coffer(&["vm", "mount", "store"]).ok();
-    let mut host = host_with_two_stores(&below);
-    host.coffer(&["disk", "attach", "web01", "data"]).ok();
-    let vmds = host.vmds();
-    host.stop();
-    let hung = Hung::server(below.vmds()[0]);
-    host.up();
-    let status = host.json(&["host", "status"]);
-    let store = status["datastores"].as_array().unwrap().iter().find(|s| s["name"] == "hung");
-    assert!(store.unwrap()["state"].to_string().contains("does not answer"), "{status}");
-    host.coffer(&["disk", "attach", "web02", "data"]).ok();
-    host.coffer(&["vm", "show", "web01"]).refused(4, &["web01"]);
-    host.coffer(&["vm", "create", "web03", "--datastore", "hung"])
-        .refused(10, &["hung", "does not answer"]);
-    drop(hung);
-    // Nobody asks for it; what ran is adopted.
-    until_true("the datastore is taken up", || host.coffer(&["vm", "show", "web01"]).code == 0);
-    until_true("its VM is adopted", || host.state("web01") == "running");
-    assert!(host.vmds().contains(&vmds[0]));
-    host.coffer(&["disk", "detach", "web01", "data"]).ok();
-    host.stop();
-}
-
-#[test]
-fn verbs_on_a_datastore_that_hangs_are_refused_and_hold_up_no_others() {
-    needs!(Root, Fuse);
-    let below = Host::start();
-    below.coffer(&["vm", "create", "store"]).ok();
-    below.coffer(&["vm", "mount", "store"]).ok();
-    let mut host = host_with_two_stores(&below);
-    let hung = Hung::server(below.vmds()[0]);
-    // More than there are threads for requests.
-    thread::scope(|scope| {
-        let ask = || {
-            let said = host.coffer(&["disk", "create", "web01", "more", "--size", "1M"]);
-            said.refused(10, &["hung", "does not answer"]);
-        };
-        let asked: Vec<_> = (0..80).map(|_| scope.spawn(ask)).collect();
-        // A process is started, though hostd has files open on the one that hangs.
-        host.coffer(&["disk", "attach", "web02", "data"]).ok();
-        asked.into_iter().for_each(|asked| asked.join().unwrap());
-    });
-    host.coffer(&["host", "status"]).ok();
-    drop(hung);
-    until_true("the datastore is back", || {
-        host.coffer(&["disk", "create", "web01", "more", "--size", "1M"]).code == 0
-    });
-    host.stop();
-}
-
-/// A datastore on a file system whose server hangs: here the home of another host's VM, whose vmd is stopped.
-#[test]
-fn lists_and_status_do_not_wait_for_a_datastore_that_hangs() {
-    needs!(Root, Fuse);
-    let below = Host::start();
-    below.coffer(&["vm", "create", "store"]).ok();
-    below.coffer(&["vm", "mount", "store"]).ok();
-    let mut host = Host::prepare(|_| below.home("store").join("datastore"));
-    host.init();
-    host.up();
-    host.coffer(&["vm", "create", "web01"]).ok();
-    host.coffer(&["disk", "create", "web01", "data", "--size", "1M"]).ok();
-    host.coffer(&["vm", "list"]).ok();
-    let hung = Hung::server(below.vmds()[0]);
-    // The first has to find out, the others must not even do that.
-    for _ in 0..5 {
-        let status = host.json(&["host", "status"]);
-        assert!(
-            status["datastores"][0]["state"].to_string().contains("does not answer"),
-            "{status}"
-        );
-        assert_eq!(host.json(&["vm", "list"])[0]["name"], "web01");
-        assert_eq!(host.json(&["vm", "show", "web01"])["disks"][0]["name"], "data");
-    }
-    drop(hung);
-    until_true("the datastore is back", || {
-        !host.coffer(&["host", "status"]).ok().contains("does not answer")
-    });
-    host.coffer(&["disk", "create", "web01", "more", "--size", "1M"]).ok();
-    host.stop();
 }

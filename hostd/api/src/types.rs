@@ -196,6 +196,9 @@ pub struct ResizeDisk {
     /// Must be set to make a disk smaller: what lies behind the new end is lost.
     #[serde(default)]
     pub shrink: bool,
+    /// Do it although another host uses the VM.
+    #[serde(default)]
+    pub force: bool,
 }
 
 /// `POST /v1/vms/{vm}/disks/{disk}/attach`.
@@ -375,6 +378,9 @@ pub struct RotateKeys {
     /// Only this VM; all VMs when absent.
     #[serde(default)]
     pub vm: Option<String>,
+    /// Do it although another host uses a VM.
+    #[serde(default)]
+    pub force: bool,
 }
 
 /// What a rotation did.

@@ -22,6 +22,9 @@ pub(crate) enum KeyVerb {
         /// Only this VM; all by default.
         #[arg(long, value_name = "NAME", value_parser = name_parser())]
         vm: Option<String>,
+        /// Do it although another host uses a VM.
+        #[arg(long)]
+        force: bool,
     },
     /// Take a key back at its key server: it encrypts nothing new, and still opens. Refused while a VM here uses it.
     Revoke {
