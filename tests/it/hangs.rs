@@ -11,9 +11,20 @@ use tests::wait::until_true;
 struct Hung(i32);
 
 impl Hung {
+    /// Stops a server, and waits until it has stopped: until then its threads take requests, and whoever made one of
+    /// these cannot be ended.
     fn server(pid: i32) -> Self {
+        let hung = Self(pid);
         send(pid, Signal::STOP);
-        Self(pid)
+        until_true("the server has stopped", || {
+            let tasks = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+            // proc_pid_stat(5): the state follows the name, which is in parentheses.
+            tasks.flatten().all(|task| {
+                let stat = fs::read_to_string(task.path().join("stat")).unwrap_or_default();
+                stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('T'))
+            })
+        });
+        hung
     }
 }
 

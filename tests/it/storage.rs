@@ -1,6 +1,6 @@
 //! Datastores that are missing, read-only, full or taken.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::Write;
 use std::path::Path;
 use tests::command;

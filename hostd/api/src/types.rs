@@ -1,10 +1,12 @@
 //! Requests and answers of the control API (HTTP/1.1 + JSON on hostd's Unix socket, routes under `/v1`).
 
 mod check;
+mod disk;
 mod home;
 
 pub use crate::cache::CacheMode;
 pub use check::{CheckReport, CheckVm, Finding, FindingGrade, FindingRepair};
+pub use disk::ResizeDisk;
 pub use home::{HomeMode, HomeMount, HomeNames, HomeState, MountVm, UmountVm};
 
 use crate::error::LockReason;
@@ -187,20 +189,6 @@ pub struct CreateDisk {
     pub importing: bool,
 }
 
-/// `POST /v1/vms/{vm}/disks/{disk}/resize`.
-#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct ResizeDisk {
-    /// New size in bytes; padded up to a multiple of the data unit.
-    pub size: u64,
-    /// Must be set to make a disk smaller: what lies behind the new end is lost.
-    #[serde(default)]
-    pub shrink: bool,
-    /// Do it although another host uses the VM.
-    #[serde(default)]
-    pub force: bool,
-}
-
 /// `POST /v1/vms/{vm}/disks/{disk}/attach`.
 #[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -379,7 +367,7 @@ pub struct RotateKeys {
     #[serde(default)]
     pub vm: Option<String>,
     /// Do it although another host uses a VM.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub force: bool,
 }
 

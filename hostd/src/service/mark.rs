@@ -7,6 +7,7 @@
 
 use super::Service;
 use super::lease::{Wish, described, fault};
+use crate::datastore::Datastore;
 use crate::fault::Fault;
 use crate::host::Host;
 use crate::keys::now;
@@ -40,7 +41,7 @@ impl Host {
     /// Tells other hosts that disks of the VM are in use, unless they know. A guest is served although they cannot be
     /// told, for example because the datastore is full: that is a warning.
     pub(crate) fn mark(&self, vm: &Vm, service: &mut Service, key: &HomeKey) {
-        if service.mark.is_some() || self.datastore_of(vm).and_then(|s| s.writable()).is_err() {
+        if service.mark.is_some() || self.datastore_of(vm).and_then(Datastore::writable).is_err() {
             return;
         }
         let leases = Leases::new(&vm.folder, vm.id, key, self.keyring.arena());
