@@ -9,10 +9,15 @@
 //! file systems, NFS and cluster file systems alike, rename(2) and link(2)), the highest number counts, and only its
 //! maker writes to it. So taking over is making the next number, of two hosts that try one succeeds, and a holder
 //! that was gone for however long sees that it has been replaced.
+//!
+//! A record of disks claims nothing of the home. It tells other hosts that disks of the VM are attached, so that they
+//! leave these alone ([`Leases::users`]).
 
+mod disks;
 mod files;
 mod record;
 
+pub use disks::{Named, forget_disks, has_disks, named};
 pub use record::{Holder, Record, Standing, Use};
 
 use crate::folder::VmFolder;
@@ -82,6 +87,8 @@ impl Claim {
         match self.how() {
             Use::Exclusive => last.epoch > self.epoch() || last.host != self.record.host,
             Use::Shared => last.is_held_by_other(self.record.host),
+            // It is no claim on the home.
+            Use::Disks => false,
         }
     }
 }
@@ -150,6 +157,7 @@ impl Leases {
             let claimed = match how {
                 Use::Exclusive => self.claim(&found, holder, how, now)?,
                 Use::Shared => self.join(&found, holder, !others.is_empty(), now)?,
+                Use::Disks => Some(self.put_disks(holder, now)?),
             };
             if let Some(claim) = claimed {
                 return self.confirm(claim, others, force, now);
@@ -244,11 +252,16 @@ impl Leases {
         let own = |r: &Record| r.host == holder.id && r.standing == Standing::Held;
         let shared = match how {
             Use::Exclusive => None,
-            Use::Shared => match self.files.read(&self.files.shared_path(holder.id))? {
-                Some(record) if own(&record) => Some(record),
-                _ => return Ok(None),
-            },
+            Use::Shared | Use::Disks => {
+                match self.files.read(&self.files.host_path(how, holder.id))? {
+                    Some(record) if own(&record) => Some(record),
+                    _ => return Ok(None),
+                }
+            }
         };
+        if how == Use::Disks {
+            return Ok(shared.map(|record| Claim { record }));
+        }
         let Newest { record: last, flaw } =
             self.files.newest(shared.as_ref().map_or(0, |record| record.epoch))?;
         match (last, shared) {
@@ -268,7 +281,7 @@ impl Leases {
     pub fn left(&self, holder: &Holder, how: Use) -> Result<Option<Claim>, LeaseError> {
         let found = match how {
             Use::Exclusive => self.files.newest_of(holder.id)?,
-            Use::Shared => self.files.read(&self.files.shared_path(holder.id))?,
+            Use::Shared | Use::Disks => self.files.read(&self.files.host_path(how, holder.id))?,
         };
         let held = found.filter(|r| r.host == holder.id && r.standing == Standing::Held);
         Ok(held.map(|record| Claim { record }))
@@ -302,7 +315,7 @@ impl Leases {
         match (flaw, last, claim.how()) {
             (Some(flaw), _, _) => Err(flaw.into()),
             (None, None, Use::Exclusive) => Ok(Renewal::Lost(None)),
-            (None, Some(_), _) | (None, None, Use::Shared) => Ok(Renewal::Stands),
+            (None, Some(_), _) | (None, None, Use::Shared | Use::Disks) => Ok(Renewal::Stands),
         }
     }
 
@@ -323,8 +336,8 @@ impl Leases {
     }
 
     fn end(&self, claim: &Claim, standing: Standing, now: u64) -> Result<(), LeaseError> {
-        if claim.how() == Use::Shared {
-            return self.files.remove(&self.files.shared_path(claim.record.host));
+        if claim.how() != Use::Exclusive {
+            return self.files.remove(&self.files.host_path(claim.how(), claim.record.host));
         }
         let mut record = claim.record.clone();
         (record.standing, record.renewed) = (standing, now);
@@ -369,8 +382,12 @@ pub(crate) fn is_name(name: &str) -> bool {
     files::is_name(name)
 }
 
-/// Records of other hosts that forbid a use: an exclusive lease any, a shared record an exclusive one.
+/// Records of other hosts that forbid a use: an exclusive lease any of the home, a shared record an exclusive one.
+/// Nothing forbids to attach disks: who serves them is the matter of whoever runs the VM.
 fn others(found: &Found, how: Use, own: Uuid) -> Vec<Record> {
+    if how == Use::Disks {
+        return Vec::new();
+    }
     let shared = found.shared.iter().filter(|_| how == Use::Exclusive);
     let all = found.last.iter().chain(shared);
     all.filter(|record| record.is_held_by_other(own)).cloned().collect()

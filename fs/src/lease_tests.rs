@@ -411,3 +411,57 @@ fn a_host_that_comes_back_tells_who_took_over_that_it_has_stopped() {
         assert_eq!(leases.left(&host(3), how).unwrap(), None);
     }
 }
+
+#[test]
+fn hosts_with_disks_attached_are_told_of_and_keep_nobody_from_the_home() {
+    let bench = Bench::new();
+    let (leases, folder) = (bench.leases(), VmFolder::new(bench.dir.path()));
+    let users = |own: u128| -> Vec<(Uuid, Use)> {
+        let users = leases.users(host(own).id).unwrap();
+        users.iter().map(|record| (record.host, record.how)).collect()
+    };
+    assert_eq!(named(&folder, host(1).id).unwrap(), Named { disks: false, exclusive: false });
+    assert!(users(2).is_empty());
+    leases.take(&host(1), Use::Disks, false, 100).unwrap();
+    assert_eq!(bench.files(), [format!("disks.{}", host(1).id)]);
+    assert!(is_name(&bench.files()[0]));
+    assert_eq!((users(1), users(2)), (vec![], vec![(host(1).id, Use::Disks)]));
+    assert!(has_disks(&folder, host(1).id) && !has_disks(&folder, host(2).id));
+    assert_eq!(named(&folder, host(1).id).unwrap(), Named { disks: false, exclusive: false });
+    assert_eq!(named(&folder, host(2).id).unwrap(), Named { disks: true, exclusive: false });
+
+    // Neither the home of another host, nor another with disks, is in the way, or goes.
+    let home = leases.take(&host(2), Use::Exclusive, false, 200).unwrap();
+    let both = leases.take(&host(2), Use::Disks, false, 200).unwrap();
+    assert!(home.ousted.is_empty() && both.ousted.is_empty());
+    leases.clear(&home).unwrap();
+    assert_eq!(users(1), [(host(2).id, Use::Exclusive), (host(2).id, Use::Disks)]);
+    assert_eq!(users(2), [(host(1).id, Use::Disks)]);
+    assert_eq!(users(3).len(), 3);
+
+    // It is renewed, taken up and given back like any other.
+    let mut claim = leases.resume(&host(1), Use::Disks).unwrap().unwrap();
+    assert_eq!(leases.left(&host(1), Use::Disks).unwrap(), Some(claim.clone()));
+    assert_eq!(leases.renew(&mut claim, 300).unwrap(), Renewal::Stands);
+    leases.release(&claim, 400).unwrap();
+    forget_disks(&folder, host(2).id).unwrap();
+    forget_disks(&folder, host(2).id).unwrap();
+    assert_eq!(leases.resume(&host(1), Use::Disks).unwrap(), None);
+    leases.release(&home.claim, 400).unwrap();
+    assert!(users(3).is_empty());
+    assert_eq!(named(&folder, host(3).id).unwrap(), Named { disks: false, exclusive: true });
+}
+
+#[test]
+fn a_record_of_disks_that_cannot_be_read_is_no_absence() {
+    let bench = Bench::new();
+    let (leases, folder) = (bench.leases(), VmFolder::new(bench.dir.path()));
+    leases.take(&host(1), Use::Disks, false, 100).unwrap();
+    let path = leases.files.host_path(Use::Disks, host(1).id);
+    std::fs::write(&path, "rubbish").unwrap();
+    assert!(matches!(leases.users(host(2).id), Err(LeaseError::Record(_))));
+    assert!(named(&folder, host(2).id).unwrap().disks);
+    std::fs::remove_file(&path).unwrap();
+    std::fs::write(leases.files.exclusive_path(1), "rubbish").unwrap();
+    assert!(matches!(leases.users(host(2).id), Err(LeaseError::Record(_))));
+}

@@ -15,6 +15,7 @@ use crate::service::Spawner;
 use crate::service::polling::Polling;
 use crate::state::State;
 use crate::vm::{Access, Inner, Vm};
+use crate::warnings::{Topic, Warning};
 use cryptfs::seal::Body;
 use hostd_api::error::ErrorCode;
 use hostd_api::types::{DatastoreState, HostStatus, RegisterVm, VmInfo};
@@ -25,19 +26,8 @@ use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Most warnings found at run time that are kept; they serve a person, who reads a page.
-const MAX_WARNINGS: usize = 100;
-
 /// How often it is looked whether the storage of a datastore still answers while that is opened. A large one takes longer.
 const LOOK_AT_STORAGE: Duration = Duration::from_millis(500);
-
-/// Something found at run time that an operator should know.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Warning {
-    /// The VM that it is about; it is withdrawn when that VM starts or stops well.
-    vm: Option<String>,
-    text: String,
-}
 
 /// This host.
 pub struct Host {
@@ -102,36 +92,26 @@ impl Host {
         }
     }
 
-    /// Notes something that an operator should know.
-    pub(crate) fn warn(&self, vm: Option<&str>, text: String) {
-        let warning = Warning { vm: vm.map(ToOwned::to_owned), text };
-        let mut warnings = self.warnings.lock().unwrap_or_else(PoisonError::into_inner);
-        if warnings.contains(&warning) {
-            return;
-        }
-        tracing::warn!("{}", warning.text);
-        if warnings.len() < MAX_WARNINGS {
-            warnings.push(warning);
-        }
-    }
-
     /// Looks again at datastores that could not be used, at processes that were left alone, for example because they did
-    /// not answer, and at homes that were unmounted lazily; one look at a time.
+    /// not answer, at homes that were unmounted lazily, and at marks that were left; one look at a time.
     pub(crate) fn look_again(self: &Arc<Self>) {
         let Ok(_looking) = self.looking.try_lock() else { return };
         self.look_for_missed();
-        if let Err(e) = self.adopt_more() {
-            tracing::warn!("running VMs could not be looked for: {e}");
-        }
+        self.look_for_running();
         self.end_left_homes();
         self.watch_keys();
         self.tell_alarms();
+        self.clear_marks();
     }
 
-    /// Withdraws the warnings about a VM.
-    pub(crate) fn calm(&self, vm: &str) {
-        let mut warnings = self.warnings.lock().unwrap_or_else(PoisonError::into_inner);
-        warnings.retain(|w| w.vm.as_deref() != Some(vm));
+    fn look_for_running(self: &Arc<Self>) {
+        match self.adopt_more() {
+            Ok(()) => self.withdraw(Topic::Search, None),
+            Err(e) => {
+                let text = format!("running VMs could not be looked for: {e}");
+                self.warn_while(Topic::Search, None, text);
+            }
+        }
     }
 
     fn all_warnings(&self) -> Vec<String> {
@@ -157,8 +137,7 @@ impl Host {
                 ));
             }
         }
-        let found = self.warnings.lock().unwrap_or_else(PoisonError::into_inner);
-        all.extend(found.iter().map(|w| w.text.clone()));
+        all.extend(self.noted());
         all
     }
 
@@ -249,8 +228,8 @@ impl Host {
             back = true;
         }
         // Its VMs may run since before this hostd started.
-        if back && let Err(e) = self.adopt_more() {
-            self.warn(None, format!("running VMs could not be looked for: {e}"));
+        if back {
+            self.look_for_running();
         }
     }
 

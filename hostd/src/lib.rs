@@ -31,6 +31,7 @@ pub mod service;
 pub mod state;
 pub mod tpm;
 pub mod vm;
+mod warnings;
 
 #[cfg(test)]
 mod testing;

@@ -12,14 +12,14 @@ use tests::nbd::Nbd;
 use tests::scratch::mounts_below;
 use tests::{needs, wait};
 
-fn first() -> Host {
+pub(super) fn first() -> Host {
     let host = Host::start();
     host.coffer(&["vm", "create", "web01"]).ok();
     host
 }
 
 /// Another host over the same datastore with the same keys.
-fn second(first: &Host) -> Host {
+pub(super) fn second(first: &Host) -> Host {
     let mut host = Host::prepare(|_| first.store().to_owned());
     fs::copy(first.key_file(), host.key_file()).unwrap();
     host.up();
@@ -27,7 +27,7 @@ fn second(first: &Host) -> Host {
 }
 
 /// Has locks on the datastore be seen by nobody else.
-fn hide_locks(host: &Host) {
+pub(super) fn hide_locks(host: &Host) {
     fs::remove_file(host.store().join(".coffer-lock")).unwrap();
     hide_vm_lock(host);
 }
@@ -37,7 +37,7 @@ fn hide_vm_lock(host: &Host) {
     fs::remove_file(host.file("web01", ".lock")).unwrap();
 }
 
-fn host_id(host: &Host) -> String {
+pub(super) fn host_id(host: &Host) -> String {
     fs::read_to_string(host.state_dir().join("host-id")).unwrap().trim().to_owned()
 }
 
@@ -280,6 +280,7 @@ fn a_lease_that_could_not_be_taken_up_is_tried_for_again() {
     assert!(one.coffer(&["host", "status"]).ok().contains("cannot be taken up"));
     fs::write(lease_file(&one, 1), &good).unwrap();
     wait::until_true("the lease is taken up", || epoch(&one) == Some(1));
+    assert!(!one.coffer(&["host", "status"]).ok().contains("cannot be taken up"));
 
     // It is taken before the host has it again.
     let good = spoil(&mut one);

@@ -18,6 +18,9 @@ const EXCLUSIVE: &str = "exclusive.";
 /// Beginning of the name of a shared record; the identity of the host follows.
 const SHARED: &str = "shared.";
 
+/// Beginning of the name of a record of disks; the identity of the host follows.
+const DISKS: &str = "disks.";
+
 /// Most files looked at: a cluster has at most some dozens of hosts, and old leases are removed.
 pub(super) const MAX_FILES: usize = 1024;
 
@@ -92,12 +95,7 @@ impl Files {
     }
 
     pub(super) fn names(&self) -> Result<Vec<String>, LeaseError> {
-        let names = store::list(&self.folder, MAX_FILES + 1);
-        let names = names.map_err(|source| self.failed("list", source))?;
-        if names.len() > MAX_FILES {
-            return Err(LeaseError::Crowded { path: self.folder.clone() });
-        }
-        Ok(names.into_iter().filter_map(|name| name.into_string().ok()).collect())
+        names(&self.folder)
     }
 
     pub(super) fn make_folder(&self) -> Result<(), LeaseError> {
@@ -125,6 +123,7 @@ impl Files {
         match record.how {
             Use::Exclusive => self.exclusive_path(record.epoch),
             Use::Shared => self.shared_path(record.host),
+            Use::Disks => self.host_path(record.how, record.host),
         }
     }
 
@@ -134,6 +133,14 @@ impl Files {
 
     pub(super) fn shared_path(&self, host: Uuid) -> PathBuf {
         self.folder.join(format!("{SHARED}{host}"))
+    }
+
+    /// Where the record of a host is that is not one of an exclusive lease.
+    pub(super) fn host_path(&self, how: Use, host: Uuid) -> PathBuf {
+        match how {
+            Use::Disks => disks_path(&self.folder, host),
+            Use::Exclusive | Use::Shared => self.shared_path(host),
+        }
     }
 
     fn failed(&self, action: &'static str, source: io::Error) -> LeaseError {
@@ -157,19 +164,57 @@ impl Files {
     }
 }
 
+/// All names in a folder of leases; none when it does not exist.
+pub(super) fn names(folder: &Path) -> Result<Vec<String>, LeaseError> {
+    let names = store::list(folder, MAX_FILES + 1).map_err(|source| LeaseError::Folder {
+        path: folder.to_owned(),
+        action: "list",
+        source,
+    })?;
+    if names.len() > MAX_FILES {
+        return Err(LeaseError::Crowded { path: folder.to_owned() });
+    }
+    Ok(names.into_iter().filter_map(|name| name.into_string().ok()).collect())
+}
+
+/// The host of a record of disks, by its name.
+pub(super) fn host_of_disks(name: &str) -> Option<Uuid> {
+    name.strip_prefix(DISKS)?.parse().ok()
+}
+
+/// Whether this is the name of an exclusive lease.
+pub(super) fn is_exclusive(name: &str) -> bool {
+    name.strip_prefix(EXCLUSIVE).and_then(parse_epoch).is_some()
+}
+
+/// Removes the record of disks of a host, if there is one.
+pub(super) fn remove_disks(folder: &Path, host: Uuid) -> Result<(), LeaseError> {
+    let path = disks_path(folder, host);
+    store::remove(&path).map_err(|source| LeaseError::Folder { path, action: "remove", source })
+}
+
+/// Where the record of disks of a host is.
+pub(super) fn disks_path(folder: &Path, host: Uuid) -> PathBuf {
+    folder.join(format!("{DISKS}{host}"))
+}
+
 /// Whether a file is one that its writer did not get to put in place, and whose writer is gone: an earlier run of the
 /// host of `claim`, or a host that held an exclusive lease before it.
 fn left_behind(name: &str, claim: &Record) -> bool {
     let Some(target) = store::target(name) else { return false };
     match target.strip_prefix(EXCLUSIVE).and_then(parse_epoch) {
         Some(epoch) => epoch < claim.epoch,
-        None => target.strip_prefix(SHARED) == Some(&claim.host.to_string()),
+        None => [SHARED, DISKS]
+            .iter()
+            .any(|kind| target.strip_prefix(kind) == Some(&claim.host.to_string())),
     }
 }
 
 /// Whether a file of the folder can have this name: that of a record, or of one that was being replaced.
 pub(super) fn is_name(name: &str) -> bool {
-    name.strip_prefix(SHARED).is_some_and(|id| id.parse::<Uuid>().is_ok())
+    [SHARED, DISKS]
+        .iter()
+        .any(|kind| name.strip_prefix(kind).is_some_and(|id| id.parse::<Uuid>().is_ok()))
         || name.strip_prefix(EXCLUSIVE).and_then(parse_epoch).is_some()
         || is_temporary(name.as_ref())
 }

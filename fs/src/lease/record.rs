@@ -17,7 +17,7 @@ pub(super) const FORMAT: &str = "coffer-lease";
 /// Context of the MAC key.
 pub(super) const MAC_INFO: &str = "coffer v1 lease mac";
 
-/// How a host uses a home.
+/// How a host uses a home, or the disks beside it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Use {
@@ -25,6 +25,8 @@ pub enum Use {
     Exclusive,
     /// Beside other hosts that do so too.
     Shared,
+    /// Not the home: disks of the VM are attached.
+    Disks,
 }
 
 /// Whether what a record says is still so.
@@ -60,7 +62,7 @@ pub struct Record {
     /// How the host uses it.
     #[serde(rename = "use")]
     pub how: Use,
-    /// Number of the exclusive lease; of a shared record, of the last one when it was made.
+    /// Number of the exclusive lease; of a shared record, of the last one when it was made; 0 of one of disks.
     pub epoch: u64,
     /// Identity of the host.
     pub host: Uuid,

@@ -1,11 +1,13 @@
 //! Requests and answers of the control API (HTTP/1.1 + JSON on hostd's Unix socket, routes under `/v1`).
 
 mod check;
+mod disk;
 mod home;
 mod tls;
 
 pub use crate::cache::CacheMode;
 pub use check::{CheckReport, CheckVm, Finding, FindingGrade, FindingRepair};
+pub use disk::ResizeDisk;
 pub use home::{HomeMode, HomeMount, HomeNames, HomeState, MountVm, UmountVm};
 pub use tls::{SetTls, TlsInfo};
 
@@ -176,17 +178,6 @@ pub struct CreateDisk {
     /// The disk stays in state `importing`, and only an attach for import is allowed, until it is said to be ready.
     #[serde(default)]
     pub importing: bool,
-}
-
-/// `POST /v1/vms/{vm}/disks/{disk}/resize`.
-#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct ResizeDisk {
-    /// New size in bytes; padded up to a multiple of the data unit.
-    pub size: u64,
-    /// Must be set to make a disk smaller: what lies behind the new end is lost.
-    #[serde(default)]
-    pub shrink: bool,
 }
 
 /// `POST /v1/vms/{vm}/disks/{disk}/attach`.
@@ -373,6 +364,9 @@ pub struct RotateKeys {
     /// provider for each VM when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key_id: Option<String>,
+    /// Do it although another host uses a VM.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub force: bool,
 }
 
 /// What a rotation did.

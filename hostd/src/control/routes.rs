@@ -219,11 +219,17 @@ async fn show_disk(call: Call, Names((vm, disk)): OfDisk) -> Answer<DiskInfo> {
     call.look(move |host| host.show_disk(&vm, &disk)).await
 }
 
-/// Delete a disk.
-#[utoipa::path(delete, path = "/v1/vms/{vm}/disks/{disk}", tag = "disk", params(("vm" = String, Path), ("disk" = String, Path)),
+/// Delete a disk; with `force` although another host uses the VM.
+#[utoipa::path(delete, path = "/v1/vms/{vm}/disks/{disk}", tag = "disk",
+    params(("vm" = String, Path), ("disk" = String, Path), ("force" = Option<bool>, Query, description = "Do it although another host uses the VM")),
     responses((status = 200, description = "As it was", body = DiskInfo), (status = "default", body = ApiError)))]
-async fn delete_disk(call: Call, Names((vm, disk)): OfDisk) -> Answer<DiskInfo> {
-    call.run("disk-delete", format!("{vm}/{disk}"), move |host| host.delete_disk(&vm, &disk)).await
+async fn delete_disk(
+    call: Call,
+    Names((vm, disk)): OfDisk,
+    Options(how): Options<Force>,
+) -> Answer<DiskInfo> {
+    call.run("disk-delete", format!("{vm}/{disk}"), move |host| host.delete_disk(&vm, &disk, &how))
+        .await
 }
 
 /// Serve a disk.

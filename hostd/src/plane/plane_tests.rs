@@ -221,7 +221,11 @@ fn a_rotation_moves_vms_to_a_pushed_key_and_back() {
     t.disk("web01", "root");
     let rotate = |key: Option<&str>| {
         let key_id = key.map(ToOwned::to_owned);
-        t.host.rotate_keys(&RotateKeys { vm: Some("web01".into()), key_id }).unwrap().vms.remove(0)
+        t.host
+            .rotate_keys(&RotateKeys { vm: Some("web01".into()), key_id, force: false })
+            .unwrap()
+            .vms
+            .remove(0)
     };
     let missing = rotate(Some("vault/a"));
     assert!(missing.error.unwrap().contains("not pushed"));

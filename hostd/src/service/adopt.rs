@@ -212,11 +212,13 @@ impl Host {
             run,
             lock,
             leases: BTreeMap::new(),
+            mark: (!disks.is_empty() && self.has_mark(vm)).then(|| self.mark_of(vm)),
             disks,
             home,
             tls,
             process: Process::Up(vmd),
             ends: Vec::new(),
+            endings: Arc::clone(&vm.endings),
         })
     }
 
@@ -274,6 +276,9 @@ impl Host {
         match self.open_safe(vm, inner) {
             Ok(opened) => {
                 lost = self.hold_again(vm, service, &opened.key);
+                if !service.disks.is_empty() {
+                    self.mark(vm, service, &opened.key);
+                }
                 leases.push(opened.lease);
             }
             Err(e) => faults.push(e),

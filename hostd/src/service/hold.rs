@@ -11,6 +11,7 @@ use crate::fault::Fault;
 use crate::host::Host;
 use crate::keyring::Lease;
 use crate::vm::{Inner, Vm};
+use crate::warnings::Topic;
 use cryptfs::lease::{LeaseError, Leases, Record};
 use crypto::HomeKey;
 use hostd_api::types::HomeMode;
@@ -45,7 +46,10 @@ impl Host {
         let resumed =
             leases.map_err(Fault::from).and_then(|l| self.resume_lease(vm, l, home.mode()));
         match resumed {
-            Ok(Resumed::Kept(lease)) => home.hold(lease),
+            Ok(Resumed::Kept(lease)) => {
+                home.hold(lease);
+                self.withdraw(Topic::Lease, Some(vm.name.as_str()));
+            }
             Ok(Resumed::Lost(why, left)) => {
                 if let Some(left) = left {
                     home.hold(left);
@@ -53,7 +57,8 @@ impl Host {
                 return Some(why);
             }
             // Served on, and tried again: nobody is known to have taken it.
-            Err(e) => self.warn(
+            Err(e) => self.warn_while(
+                Topic::Lease,
                 Some(vm.name.as_str()),
                 format!("the lease of the home of VM {} cannot be taken up: {e}", vm.name),
             ),

@@ -5,6 +5,7 @@
 //! that the vmd wipes. Flow: lease, mount, serve; the reverse at the end, where the lease goes last, when nobody can
 //! write to the storage any more.
 
+use super::endings::Endings;
 use super::lease::{Held, Kept};
 use super::{Process, Service};
 use crate::fault::Fault;
@@ -12,6 +13,7 @@ use crate::files;
 use crate::host::Host;
 use crate::mounts;
 use crate::vm::{Inner, Opened, Vm, home_names};
+use crate::warnings::Topic;
 use cryptfs::lease::Leases;
 use cryptfs::safe::Safe;
 use crypto::{KeySheet, SheetKey};
@@ -110,11 +112,16 @@ impl Home {
         self.stage != Stage::Cut
     }
 
-    /// Gives the lease back: nobody of this host can write to the home any more.
-    pub(super) fn give_back(self) {
+    /// Gives the lease back: nobody of this host can write to the home any more. Storage that hangs is not waited for.
+    fn give_back(self, endings: &Arc<Endings>) {
         if let Some(lease) = self.lease {
-            lease.release();
+            endings.run(move || lease.release());
         }
+    }
+
+    /// The lease, for whoever gives it back.
+    pub(super) fn into_lease(self) -> Option<Kept> {
+        self.lease
     }
 }
 
@@ -207,7 +214,7 @@ impl Host {
         };
         match outcome {
             Ok(true) => return Ok(Some(home)),
-            Ok(false) => home.give_back(),
+            Ok(false) => home.give_back(&service.endings),
             Err(e) => {
                 let detached = mounts::detach(&home.target);
                 give_back_after(&e, home, service);
@@ -238,6 +245,7 @@ impl Host {
         };
         if home.stage == Stage::Cut {
             forget(vm, service);
+            self.withdraw(Topic::Lease, Some(vm.name.as_str()));
         }
         Ok(())
     }
@@ -264,6 +272,7 @@ impl Host {
         if !served {
             tracing::info!("the last user of the home of VM {} has ended", vm.name);
             forget(vm, service);
+            self.withdraw(Topic::Lease, Some(vm.name.as_str()));
             self.stop_if_idle(inner);
         }
     }
@@ -308,9 +317,10 @@ impl Host {
         let told = aborted && service.up(vm).is_ok_and(|v| v.call(&Request::StopHome, &[]).is_ok());
         // A vmd that has not ended the home by now is ended; its disks come back with the next one.
         let stopped = told || service.end_and_wait();
-        if let (true, Some(lease)) = (stopped, &home.lease) {
-            lease.yield_up();
+        if let (true, Some(lease)) = (stopped, home.lease) {
+            vm.endings.run(move || lease.yield_up());
         }
+        self.withdraw(Topic::Lease, Some(vm.name.as_str()));
         inner.home_problem = Some(why.to_owned());
         self.warn(Some(vm.name.as_str()), format!("{why}; it is served here no more"));
         self.stop_if_idle(inner);
@@ -353,7 +363,7 @@ fn take_out(vm: &Vm, home: &Home, how: &UmountVm, failed: bool) -> Result<Stage,
 /// after all, so it is ended first.
 fn give_back_after(fault: &Fault, home: Home, service: &Service) {
     if !matches!(fault, Fault::Link { .. }) || service.end_and_wait() {
-        home.give_back();
+        home.give_back(&service.endings);
     }
 }
 
@@ -372,7 +382,7 @@ fn forget(vm: &Vm, service: &mut Service) {
         Err(_) => service.has_failed(),
     };
     if stopped && let Some(home) = service.home.take() {
-        home.give_back();
+        home.give_back(&service.endings);
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::service::Vmd;
+use crate::service::endings::Endings;
 use crate::testing::TestHost;
 use cryptfs::lease::Record;
 use hostd_api::link::LinkError;
@@ -16,10 +17,12 @@ fn idle(dir: &Path, process: &Child) -> Service {
         lock: File::open("/dev/null").unwrap().into(),
         leases: Default::default(),
         disks: Default::default(),
+        mark: None,
         home: None,
         tls: None,
         process: Process::Up(vmd),
         ends: Vec::new(),
+        endings: Arc::new(Endings::new("web01".parse().unwrap())),
     }
 }
 

@@ -9,6 +9,7 @@ use crate::fault::Fault;
 use crate::host::Host;
 use crate::keys::now;
 use crate::vm::Vm;
+use crate::warnings::Topic;
 use cryptfs::lease::{Claim, Holder, LeaseError, Leases, Record, Renewal, Taken, Use};
 use hostd_api::error::ErrorCode;
 use hostd_api::types::HomeMode;
@@ -155,6 +156,7 @@ impl Host {
         mode: HomeMode,
         force: bool,
     ) -> Result<Kept, Fault> {
+        vm.endings.wait()?;
         let taken = self.claim(vm, &leases, how(mode), force);
         let claim = taken.map_err(|e| fault(vm, e, Wish::Use))?;
         self.keep_lease(vm, leases, claim)
@@ -231,15 +233,23 @@ impl Host {
 
     /// Renews until the lease is over, or lost: then it tells who has it.
     fn renew(&self, vm: &Vm, held: &Held, ended: &Receiver<()>) -> Option<String> {
+        let name = Some(vm.name.as_str());
+        let mut has_failed = false;
         while let Err(RecvTimeoutError::Timeout) = ended.recv_timeout(RENEW_EVERY) {
             match held.renew()? {
+                Ok(Renewal::Stands) if has_failed => {
+                    self.withdraw(Topic::Lease, name);
+                    has_failed = false;
+                }
                 Ok(Renewal::Stands) => {}
                 Ok(Renewal::Lost(by)) => return Some(lost(vm, by.as_deref())),
                 // The home is served on: nobody has taken it as far as is known, and its own I/O fails as well.
-                Err(e) => self.warn(
-                    Some(vm.name.as_str()),
-                    format!("the lease of the home of VM {} cannot be renewed: {e}", vm.name),
-                ),
+                Err(e) => {
+                    let text =
+                        format!("the lease of the home of VM {} cannot be renewed: {e}", vm.name);
+                    self.warn_while(Topic::Lease, name, text);
+                    has_failed = true;
+                }
             }
         }
         None
@@ -257,10 +267,11 @@ pub(super) fn how(mode: HomeMode) -> Use {
 }
 
 /// `host node2 (6f9619ff-...), exclusively since 2026-11-25 08:30:00 UTC`.
-fn described(record: &Record) -> String {
+pub(super) fn described(record: &Record) -> String {
     let how = match record.how {
         Use::Exclusive => "exclusively",
         Use::Shared => "shared",
+        Use::Disks => "with disks attached",
     };
     format!("host {} ({}), {how} since {}", record.host_name, record.host, utc(record.since))
 }
@@ -271,16 +282,17 @@ pub(super) fn lost(vm: &Vm, by: Option<&Record>) -> String {
     format!("the home of VM {} was taken over, {by}", vm.name)
 }
 
-/// What a home is wanted for.
+/// What a home is wanted for, or the disks beside it.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Wish {
     Use,
     Deletion,
+    Disks,
 }
 
 impl Wish {
     /// What to do about another host that has it.
-    fn remedy(self, vm: &Vm) -> String {
+    pub(super) fn remedy(self, vm: &Vm) -> String {
         let gone = "unmount it there; if that host is off or lost for good,";
         match self {
             Self::Use => format!(
@@ -289,6 +301,9 @@ impl Wish {
             Self::Deletion => {
                 format!("{gone} `coffer vm delete {} --force` deletes it all the same", vm.name)
             }
+            Self::Disks => "detach its disks and unmount its home there; if that host is off or lost for good, add \
+                            --force"
+                .to_owned(),
         }
     }
 }

@@ -2,14 +2,17 @@
 //!
 //! Owns the processes, the runtime folder of each VM, its listening sockets and its mounts. Must not decide
 //! whether a VM may run; `vm` does. Flow: `start` makes folder, lock and process, `serve` hands disks to it and
-//! `home` the home, `lease` keeps other hosts from the home (`hold` that of an adopted one), `watch` starts it again when it dies, `adopt` finds those of an earlier hostd.
+//! `home` the home, `lease` keeps other hosts from the home (`hold` that of an adopted one), `mark` from the disks, `watch` starts it again when it dies, `adopt` finds those of an earlier hostd,
+//! and `endings` keeps storage that hangs from holding up the end.
 
 mod adopt;
 mod check;
 pub(crate) mod claim;
+pub(crate) mod endings;
 mod hold;
 mod home;
 mod lease;
+mod mark;
 pub(crate) mod polling;
 mod serve;
 mod spawner;
@@ -31,12 +34,15 @@ use crate::keyring::{Lease, Usage};
 use crate::vm::{Inner, Vm};
 use cryptfs::name::Name;
 use crypto::KeyId;
+use endings::Endings;
 use hostd_api::error::ErrorCode;
 use hostd_api::types::CacheMode;
+use mark::Mark;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Instant;
 use uuid::Uuid;
 
@@ -54,6 +60,8 @@ pub struct Service {
     leases: BTreeMap<KeyId, Usage>,
     /// Disks served, by name.
     pub disks: BTreeMap<Name, Served>,
+    /// What tells other hosts of them.
+    mark: Option<Mark>,
     /// The home, while it is served.
     pub home: Option<Home>,
     /// Its network port, when it is open.
@@ -62,6 +70,8 @@ pub struct Service {
     process: Process,
     /// When its vmd ended unexpectedly, as far back as it matters.
     ends: Vec<Instant>,
+    /// Where what touches the storage at its end is left to.
+    endings: Arc<Endings>,
 }
 
 /// State of the vmd of a running VM.
@@ -222,8 +232,28 @@ impl Host {
         }
     }
 
+    /// Refuses when a vmd of this host serves the VM and was not taken up. For whoever cannot ask its lock, because
+    /// the storage does not answer.
+    ///
+    /// # Errors
+    /// `in-use`.
+    pub(crate) fn not_left_alone(&self, vm: &Vm) -> Result<(), Fault> {
+        if !self.run_folder(&vm.name).join("vmd.sock").exists() {
+            return Ok(());
+        }
+        Err(Fault::refused(
+            ErrorCode::InUse,
+            format!(
+                "a process that is not under this hostd serves VM {}, whose datastore does not answer",
+                vm.name
+            ),
+            "bring its storage back, or end the vmd of the VM; see `coffer host status`",
+        ))
+    }
+
     /// Takes the lock of a VM: a file in its folder, or, where there is none and none can be made, one of this host.
     fn take_lock(&self, vm: &Vm) -> Result<FileLock, Fault> {
+        vm.endings.wait()?;
         let beside = self.lock_beside(vm);
         // A process that began when the datastore was read-only holds that one, whatever the datastore is now.
         let held =

@@ -2,7 +2,7 @@
 //!
 //! Owns the order: folder, lock, process, confinement; and the reverse when nothing is served any more.
 
-use super::{Process, Service, Vmd};
+use super::{Home, Process, Service, Vmd};
 use crate::fault::Fault;
 use crate::files;
 use crate::host::Host;
@@ -56,10 +56,12 @@ impl Host {
             lock,
             leases: Default::default(),
             disks: Default::default(),
+            mark: None,
             home: None,
             tls: None,
             process,
             ends: Vec::new(),
+            endings: Arc::clone(&vm.endings),
         })
     }
 
@@ -123,8 +125,11 @@ impl Host {
         Ok(())
     }
 
-    /// Ends the vmd of a VM that serves nothing any more.
+    /// Ends the vmd of a VM that serves nothing any more; one without disks has no mark.
     pub(crate) fn stop_if_idle(&self, inner: &mut Inner) {
+        if let Some(service) = inner.service.as_mut().filter(|service| !service.is_idle()) {
+            self.unmark(service);
+        }
         if inner.service.as_ref().is_some_and(Service::is_idle)
             && let Some(service) = inner.service.take()
             && let Err(e) = stop(service)
@@ -135,12 +140,12 @@ impl Host {
 }
 
 /// Ends a vmd and clears its runtime folder; the lock of the VM folder goes last. A process that is stuck in the
-/// kernel may still write, so it keeps its copy of the lock until it is gone.
+/// kernel may still write, so it keeps its copy of the lock until it is gone. Storage that hangs is not waited for.
 ///
 /// # Errors
 /// `data-plane` for a stuck process.
 pub(crate) fn stop(service: Service) -> Result<(), Fault> {
-    let Service { run, lock, process, home, .. } = service;
+    let Service { run, lock, process, home, mark, endings, .. } = service;
     let pid = match &process {
         Process::Up(vmd) => vmd.pid(),
         Process::Restarting | Process::Failed => 0,
@@ -150,11 +155,22 @@ pub(crate) fn stop(service: Service) -> Result<(), Fault> {
         Process::Restarting | Process::Failed => true,
     };
     clear_run(&run);
-    if gone {
-        if let Some(home) = home {
-            home.give_back();
+    let lease = home.filter(|_| gone).and_then(Home::into_lease);
+    let mark = mark.filter(|_| gone);
+    endings.run(move || {
+        if let Some(lease) = lease {
+            lease.release();
         }
-        files::unlock(&lock);
+        if let Some(mark) = mark {
+            mark.remove();
+        }
+        if gone {
+            files::unlock(&lock);
+        }
+        // The close of a lock file may wait for the storage, too.
+        drop(lock);
+    });
+    if gone {
         return Ok(());
     }
     Err(Fault::refused(

@@ -143,6 +143,7 @@ impl Host {
         if service.is_idle() {
             start::stop(service)?;
         } else {
+            self.unmark(&mut service);
             inner.service = Some(service);
         }
         Ok(())

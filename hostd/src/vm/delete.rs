@@ -18,7 +18,7 @@ impl Host {
     /// `DELETE /v1/vms/{vm}`: the folder with everything in it, for good.
     ///
     /// # Errors
-    /// `in-use` while it runs, and while another host has its home, unless forced; `vm-locked` while an operator keeps
+    /// `in-use` while it runs, and while another host has its home or its disks, unless forced; `vm-locked` while an operator keeps
     /// it locked; faults of the storage.
     pub fn delete_vm(&self, name: &str, how: &Force) -> Result<VmInfo, Fault> {
         let vm = self.inventory.get(name)?;
@@ -35,6 +35,7 @@ impl Host {
         let info = self.vm_info(&vm, &mut inner);
         let lock = self.exclusive(&vm, &inner)?;
         let claim = self.claim_to_delete(&vm, &mut inner, how.force)?;
+        self.unused_elsewhere(&vm, &mut inner, how.force)?;
         let parent = vm.folder.path().parent().unwrap_or(Path::new("/"));
         let scratch = scratch_name(&self.datastore_of(&vm)?.path)?;
         std::fs::rename(vm.folder.path(), &scratch)

@@ -19,7 +19,7 @@ use cryptfs::name::Name;
 use cryptfs::seal::{self, Wrap};
 use crypto::{Dek, Unit};
 use hostd_api::error::ErrorCode;
-use hostd_api::types::{CreateDisk, DiskInfo, ResizeDisk};
+use hostd_api::types::{CreateDisk, DiskInfo, Force, ResizeDisk};
 use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -87,8 +87,8 @@ impl Host {
     /// `POST /v1/vms/{vm}/disks/{disk}/resize`.
     ///
     /// # Errors
-    /// `wrong-state` while it is attached, `invalid-argument` for a size that cannot be or a shrink without
-    /// the flag; `vm-locked`; faults of descriptor and storage.
+    /// `wrong-state` while it is attached, `in-use` while another host uses the VM, unless forced, `invalid-argument`
+    /// for a size that cannot be or a shrink without the flag; `vm-locked`; faults of descriptor and storage.
     pub fn resize_disk(
         &self,
         name: &str,
@@ -96,11 +96,12 @@ impl Host {
         request: &ResizeDisk,
     ) -> Result<DiskInfo, Fault> {
         let (vm, disk) = (self.inventory.get(name)?, parse_name("disk", disk)?);
-        let inner = self.enter(&vm)?;
+        let mut inner = self.enter(&vm)?;
         detached(&inner, &vm, &disk)?;
         let mut opened = self.open_disk(&vm, &inner, &disk)?;
         self.datastore_of(&vm)?.writable()?;
         let _lock = self.exclusive(&vm, &inner)?;
+        self.unused_elsewhere(&vm, &mut inner, request.force)?;
         disks_folder(&vm)?;
         let (old, unit) = (opened.body.size, u64::from(opened.body.unit));
         let new = request.size.checked_next_multiple_of(unit).unwrap_or(u64::MAX);
@@ -134,10 +135,11 @@ impl Host {
     /// `NAME.data`. So can a payload that has no descriptor any more, as a deletion that was cut short leaves it.
     ///
     /// # Errors
-    /// `not-found`, `wrong-state` while it is attached, `vm-locked` by an operator, faults of the storage.
-    pub fn delete_disk(&self, name: &str, disk: &str) -> Result<DiskInfo, Fault> {
+    /// `not-found`, `wrong-state` while it is attached, `in-use` while another host uses the VM, unless forced,
+    /// `vm-locked` by an operator, faults of the storage.
+    pub fn delete_disk(&self, name: &str, disk: &str, how: &Force) -> Result<DiskInfo, Fault> {
         let (vm, disk) = (self.inventory.get(name)?, parse_name("disk", disk)?);
-        let inner = self.enter(&vm)?;
+        let mut inner = self.enter(&vm)?;
         self.allowed(&vm, &inner)?;
         detached(&inner, &vm, &disk)?;
         let path = vm.folder.descriptor(&disk);
@@ -146,6 +148,7 @@ impl Host {
         }
         self.datastore_of(&vm)?.writable()?;
         let _lock = self.exclusive(&vm, &inner)?;
+        self.unused_elsewhere(&vm, &mut inner, how.force)?;
         let folder = disks_folder(&vm)?;
         let info = disk_info(&vm, &disk, None, 0);
         // Only a verified descriptor may say which file goes with it: an edited one could name another disk's.

@@ -5,7 +5,7 @@ use crate::vm::open_payload;
 use cryptfs::descriptor::Descriptor;
 use cryptfs::seal::Sealed;
 use hostd_api::error::ErrorCode;
-use hostd_api::types::{AttachDisk, CreateDisk, DiskState, ResizeDisk};
+use hostd_api::types::{AttachDisk, CreateDisk, DiskState, Force, ResizeDisk};
 use std::fs::File;
 
 #[test]
@@ -38,7 +38,9 @@ fn resize_grows_and_shrinks_only_when_told() {
     let t = TestHost::new();
     t.vm("web01");
     t.disk("web01", "root");
-    let resize = |size, shrink| t.host.resize_disk("web01", "root", &ResizeDisk { size, shrink });
+    let resize = |size, shrink| {
+        t.host.resize_disk("web01", "root", &ResizeDisk { size, shrink, force: false })
+    };
     let payload = t.store().join("web01/disks/root.data");
     assert_eq!(resize((2 << 20) - 1, false).unwrap().size, 2 << 20);
     assert_eq!(std::fs::metadata(&payload).unwrap().len(), 2 << 20);
@@ -88,7 +90,7 @@ fn damaged_disks_are_shown_and_hide_nothing() {
     assert_eq!(attach("a"), ErrorCode::Damaged);
     assert_eq!(attach("b"), ErrorCode::Storage);
     assert_eq!(attach("c"), ErrorCode::Damaged);
-    t.host.delete_disk("web01", "a").unwrap();
+    t.host.delete_disk("web01", "a", &Force::default()).unwrap();
     assert_eq!(t.host.list_disks("web01").unwrap().len(), 3);
 }
 
@@ -102,7 +104,13 @@ fn a_payload_that_is_a_link_is_not_followed() {
     std::os::unix::fs::symlink("/etc/passwd", &payload).unwrap();
     assert!(t.host.attach_disk("web01", "root", &AttachDisk::default()).is_err());
     assert!(
-        t.host.resize_disk("web01", "root", &ResizeDisk { size: 8 << 20, shrink: false }).is_err()
+        t.host
+            .resize_disk(
+                "web01",
+                "root",
+                &ResizeDisk { size: 8 << 20, shrink: false, force: false }
+            )
+            .is_err()
     );
     assert_eq!(t.host.show_disk("web01", "root").unwrap().state, DiskState::Damaged);
     // Nor is a folder on the way to it.
@@ -127,7 +135,7 @@ fn an_edited_descriptor_takes_no_other_disk_with_it() {
     let disks = t.store().join("web01/disks");
     let text = std::fs::read_to_string(disks.join("a.disk")).unwrap();
     std::fs::write(disks.join("a.disk"), text.replace("a.data", "b.data")).unwrap();
-    t.host.delete_disk("web01", "a").unwrap();
+    t.host.delete_disk("web01", "a", &Force::default()).unwrap();
     assert!(disks.join("b.data").exists() && !disks.join("a.data").exists());
     assert_eq!(t.host.show_disk("web01", "b").unwrap().state, DiskState::Detached);
 }
@@ -144,7 +152,7 @@ fn a_creation_that_was_cut_short_is_made_again() {
         assert!(t.host.show_disk("web01", "root").is_err());
         t.disk("web01", "root");
         assert_eq!(t.host.show_disk("web01", "root").unwrap().state, DiskState::Detached);
-        t.host.delete_disk("web01", "root").unwrap();
+        t.host.delete_disk("web01", "root", &Force::default()).unwrap();
     }
     // What holds a byte, is another disk's, or may be, stays.
     std::fs::write(disks.join("root.data"), "x").unwrap();
@@ -173,16 +181,20 @@ fn a_deletion_that_was_cut_short_is_done_again() {
     std::fs::write(disks.join("root.data"), vec![7; 1 << 20]).unwrap();
     std::fs::remove_file(disks.join("root.disk")).unwrap();
     std::fs::write(disks.join("bad.disk"), "{").unwrap();
-    assert_eq!(code(t.host.delete_disk("web01", "root")), ErrorCode::NotFound, "it may be bad's");
+    assert_eq!(
+        code(t.host.delete_disk("web01", "root", &Force::default())),
+        ErrorCode::NotFound,
+        "it may be bad's"
+    );
     std::fs::remove_file(disks.join("bad.disk")).unwrap();
-    t.host.delete_disk("web01", "root").unwrap();
+    t.host.delete_disk("web01", "root", &Force::default()).unwrap();
     assert!(!disks.join("root.data").exists());
-    assert_eq!(code(t.host.delete_disk("web01", "root")), ErrorCode::NotFound);
+    assert_eq!(code(t.host.delete_disk("web01", "root", &Force::default())), ErrorCode::NotFound);
     // The payload of a disk that has another name.
     let text = std::fs::read_to_string(disks.join("other.disk")).unwrap();
     std::fs::write(disks.join("other.disk"), text.replace("other.data", "root.data")).unwrap();
     std::fs::rename(disks.join("other.data"), disks.join("root.data")).unwrap();
-    assert_eq!(code(t.host.delete_disk("web01", "root")), ErrorCode::NotFound);
+    assert_eq!(code(t.host.delete_disk("web01", "root", &Force::default())), ErrorCode::NotFound);
     let refusal = code(t.host.create_disk("web01", &create_disk("root", 4096)));
     assert_eq!(refusal, ErrorCode::AlreadyExists);
     assert!(disks.join("root.data").exists());
@@ -195,7 +207,9 @@ fn a_shrink_that_was_cut_short_is_done_again() {
     t.vm("web01");
     t.disk("web01", "root");
     let payload = t.store().join("web01/disks/root.data");
-    let resize = |size, shrink| t.host.resize_disk("web01", "root", &ResizeDisk { size, shrink });
+    let resize = |size, shrink| {
+        t.host.resize_disk("web01", "root", &ResizeDisk { size, shrink, force: false })
+    };
     resize(4096, true).unwrap();
     std::fs::write(&payload, vec![0xaa; 1 << 20]).unwrap();
     resize(4096, false).unwrap();

@@ -3,8 +3,9 @@
 //! Owns the way from files and running services to [`VmInfo`] and [`DiskInfo`]; changes nothing. A damaged
 //! descriptor becomes a disk in state `damaged` and never hides the others.
 
-use super::open::{key_reason, operator_lock, seal_reason};
+use super::open::{key_reason, locked_by_operator, operator_lock, seal_reason};
 use super::{Access, Inner, Vm};
+use crate::datastore::Datastore;
 use crate::fault::Fault;
 use crate::host::Host;
 use crate::service::{Home, Served, Service};
@@ -83,6 +84,63 @@ impl Host {
             Some(inner) if inner.access == Access::Deleted => None,
             Some(mut inner) => Some(self.vm_info(vm, &mut inner)),
             None => vm.last(),
+        }
+    }
+
+    /// The VM as it is now; as far as this host knows by itself while its datastore does not answer.
+    pub(crate) fn vm_info_soon(&self, vm: &Vm, inner: &mut Inner) -> VmInfo {
+        if self.datastore_of(vm).is_ok_and(Datastore::answers) {
+            return self.vm_info(vm, inner);
+        }
+        let info = self.as_known(vm, inner);
+        vm.set_last(&info);
+        info
+    }
+
+    /// A disk of such a VM.
+    pub(super) fn disk_as_known(&self, vm: &Vm, inner: &Inner, disk: &Name) -> DiskInfo {
+        let disks = self.as_known(vm, inner).disks;
+        disks.into_iter().find(|known| known.name == disk.as_str()).unwrap_or_else(|| {
+            let served = inner.service.as_ref().and_then(|s| s.disks.get(disk));
+            damaged(disk, served, 0, "its datastore does not answer".to_owned())
+        })
+    }
+
+    /// What was last seen of a VM, with what this host has changed since.
+    fn as_known(&self, vm: &Vm, inner: &Inner) -> VmInfo {
+        let service = inner.service.as_ref();
+        let home = service.and_then(|s| s.home.as_ref());
+        let (last, keys) = (vm.last(), vm.keys());
+        let lock = match inner.access {
+            Access::Open => inner.trouble.clone(),
+            Access::Locked | Access::Deleted => Some(locked_by_operator(keys.first().cloned())),
+        };
+        let mut disks = last.as_ref().map(|info| info.disks.clone()).unwrap_or_default();
+        for disk in &mut disks {
+            let is_served = |s: &Service| s.disks.keys().any(|name| name.as_str() == disk.name);
+            if !service.is_some_and(is_served) {
+                disk.attachment = None;
+                if disk.state == DiskState::Attached {
+                    disk.state = DiskState::Detached;
+                }
+            }
+        }
+        VmInfo {
+            name: vm.name.to_string(),
+            id: vm.id,
+            datastore: vm.datastore.clone(),
+            path: vm.folder.path().to_owned(),
+            state: state_of(inner, lock.as_ref()),
+            lock,
+            key_ids: last.as_ref().map(|info| info.key_ids.clone()).unwrap_or_default(),
+            names: last.and_then(|info| info.names),
+            home: home.and_then(Home::target).map(Into::into),
+            home_mount: home.map(Home::info),
+            home_problem: inner.home_problem.clone(),
+            vmd_pid: service.and_then(Service::pid),
+            vmd_restarts: inner.restarts,
+            tls: self.tls_info(vm, service.and_then(Service::tls_address), 0),
+            disks,
         }
     }
 

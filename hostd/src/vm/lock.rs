@@ -23,12 +23,18 @@ impl Host {
         // By force it is not refused for the sake of storage that hangs.
         let _pass = if how.force { None } else { Some(self.datastore_of(&vm)?.admit_to_end()?) };
         let mut inner = if how.force { vm.enter_urgently() } else { vm.enter() }?;
-        let _alone = self.exclusive(&vm, &inner)?;
+        let _alone = match &inner.service {
+            None if how.force && !self.datastore_of(&vm)?.answers() => {
+                self.not_left_alone(&vm)?;
+                None
+            }
+            _ => self.exclusive(&vm, &inner)?,
+        };
         let mut remembered = Ok(());
         let mut keys = inner.service.as_ref().map(Service::key_ids).unwrap_or_default();
         if inner.access == Access::Open {
             // Keys that are named now are those to drop below.
-            self.vm_info(&vm, &mut inner);
+            self.vm_info_soon(&vm, &mut inner);
             if !how.force {
                 self.release(&vm, &mut inner, false)?;
             }
@@ -45,7 +51,7 @@ impl Host {
         self.drop_keys(&vm, &keys);
         released?;
         remembered?;
-        Ok(self.vm_info(&vm, &mut inner))
+        Ok(self.vm_info_soon(&vm, &mut inner))
     }
 
     /// `POST /v1/vms/{vm}/unlock`. Unlocking an unlocked VM tries its keys again.

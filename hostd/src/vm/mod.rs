@@ -24,14 +24,15 @@ pub(crate) use payload::{open_direct, open_payload};
 
 use crate::fault::Fault;
 use crate::service::Service;
+use crate::service::endings::Endings;
 use cryptfs::folder::VmFolder;
 use cryptfs::name::Name;
 use crypto::KeyId;
 use hostd_api::error::{ErrorCode, LockReason};
 use hostd_api::types::VmInfo;
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 use uuid::Uuid;
 
@@ -53,6 +54,10 @@ pub struct Vm {
     /// Its folder.
     pub folder: VmFolder,
     inner: Mutex<Inner>,
+    /// What is left of its last use.
+    pub(crate) endings: Arc<Endings>,
+    /// Whether it was looked for a mark that an earlier run of the host has left.
+    pub(crate) is_unmarked: AtomicBool,
     /// Verbs that wait to enter and that a check gives way to.
     urgent: AtomicUsize,
     /// Keys that its safe and descriptors named when last read; a lock of its own, so that others can ask
@@ -92,6 +97,7 @@ impl Vm {
     /// A VM that does not run.
     #[must_use]
     pub fn new(id: Uuid, name: Name, datastore: &str, folder: VmFolder, access: Access) -> Self {
+        let endings_of = name.clone();
         Self {
             id,
             name,
@@ -104,6 +110,8 @@ impl Vm {
                 service: None,
                 restarts: 0,
             }),
+            endings: Arc::new(Endings::new(endings_of)),
+            is_unmarked: AtomicBool::new(false),
             urgent: AtomicUsize::new(0),
             keys: Mutex::default(),
             last: Mutex::default(),

@@ -11,6 +11,7 @@ use cryptfs::descriptor::Descriptor;
 use cryptfs::name::Name;
 use cryptfs::safe::Safe;
 use cryptfs::seal::{Body, SealError, Sealed};
+use crypto::KeyId;
 use hostd_api::error::{ErrorCode, LockCode, LockReason};
 use kms_client::KmsError;
 use std::path::Path;
@@ -141,6 +142,11 @@ pub(super) fn operator_lock(vm: &Vm) -> LockReason {
         let safe = Sealed::<Safe>::read(&vm.folder.safe()).ok()?;
         safe.key_ids().next().cloned()
     });
+    locked_by_operator(key)
+}
+
+/// The reason of a VM that an operator locked, with its key where that is known.
+pub(super) fn locked_by_operator(key: Option<KeyId>) -> LockReason {
     LockReason {
         code: LockCode::LockedByOperator,
         reason: None,

@@ -30,18 +30,22 @@ impl Host {
             None => self.inventory.all(),
         };
         let wanted = request.key_id.as_deref().map(|id| self.key_for(Some(id))).transpose()?;
-        Ok(RotateReport { vms: vms.iter().map(|vm| self.rotate_vm(vm, wanted.as_ref())).collect() })
+        let rotated = vms.iter().map(|vm| self.rotate_vm(vm, wanted.as_ref(), request.force));
+        Ok(RotateReport { vms: rotated.collect() })
     }
 
-    fn rotate_vm(&self, vm: &Arc<Vm>, wanted: Option<&KeyId>) -> RotatedVm {
+    fn rotate_vm(&self, vm: &Arc<Vm>, wanted: Option<&KeyId>, force: bool) -> RotatedVm {
         let mut rewrapped = 0;
         let outcome = self.enter(vm).and_then(|mut inner| {
-            let key = self.rotate_files(vm, &mut inner, wanted, &mut rewrapped)?;
+            let key = self.rotate_files(vm, &mut inner, wanted, &mut rewrapped, force)?;
             self.vm_info(vm, &mut inner);
             Ok(key)
         });
         let (key_id, error) = match outcome {
             Ok(key) => (Some(key.to_string()), None),
+            Err(Fault::Refused(refusal)) => {
+                (None, Some(format!("{}; {}", refusal.message, refusal.remedy)))
+            }
             Err(e) => (None, Some(e.to_string())),
         };
         RotatedVm { vm: vm.name.to_string(), key_id, rewrapped, error }
@@ -53,10 +57,12 @@ impl Host {
         inner: &mut Inner,
         wanted: Option<&KeyId>,
         rewrapped: &mut u32,
+        force: bool,
     ) -> Result<KeyId, Fault> {
         let opened = self.open_safe(vm, inner)?;
         self.datastore_of(vm)?.writable()?;
         let _lock = self.exclusive(vm, inner)?;
+        self.unused_elsewhere(vm, inner, force)?;
         super::disk::disks_folder(vm)?;
         let disks = disk_names(&vm.folder.disks());
         // Every descriptor must open before anything is written: the old key is needed for all of them.

@@ -28,7 +28,7 @@ fn keys(t: &TestHost) -> Vec<Vec<String>> {
 
 fn rotate(t: &TestHost) -> RotatedVm {
     let report =
-        t.host.rotate_keys(&RotateKeys { vm: Some("web01".into()), key_id: None }).unwrap();
+        t.host.rotate_keys(&RotateKeys { vm: Some("web01".into()), ..Default::default() }).unwrap();
     report.vms.into_iter().next().unwrap()
 }
 
@@ -127,5 +127,7 @@ fn a_locked_vm_is_not_rotated() {
     t.host.lock_vm("web01", &hostd_api::types::Force::default()).unwrap();
     let done = rotate(&t);
     assert!(done.error.unwrap().contains("locked"));
-    assert!(t.host.rotate_keys(&RotateKeys { vm: Some("nope".into()), key_id: None }).is_err());
+    assert!(
+        t.host.rotate_keys(&RotateKeys { vm: Some("nope".into()), ..Default::default() }).is_err()
+    );
 }

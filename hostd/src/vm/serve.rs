@@ -7,7 +7,7 @@ use super::info::disk_info;
 use super::payload::{open_direct, open_payload};
 use super::{Inner, Vm};
 use crate::config::Owner;
-use crate::datastore;
+use crate::datastore::{self, Datastore};
 use crate::fault::Fault;
 use crate::host::Host;
 use crate::inventory::parse_name;
@@ -42,7 +42,7 @@ impl Host {
                 format!("see `coffer disk list {}`", vm.name),
             ));
         }
-        self.open_safe(&vm, &mut inner)?;
+        let safe = self.open_safe(&vm, &mut inner)?;
         let opened = self.open_disk(&vm, &inner, &disk)?;
         import_rule(&vm, &opened.body, request.importing)?;
         if !request.read_only {
@@ -52,6 +52,7 @@ impl Host {
         open_payload(&vm, &opened.body, request.read_only)?;
         open_direct(&vm, &opened.body, request.read_only, request.cache)?;
         let service = self.running(&vm, &mut inner)?;
+        self.mark(&vm, service, &safe.key);
         let outcome = self.attach_to(&vm, service, opened, request, owner);
         self.stop_if_idle(&mut inner);
         outcome?;
@@ -149,7 +150,7 @@ impl Host {
         }
         self.unmount_from(&vm, service, how)?;
         self.stop_if_idle(&mut inner);
-        Ok(self.vm_info(&vm, &mut inner))
+        Ok(self.vm_info_soon(&vm, &mut inner))
     }
 
     /// Takes back everything that is served, and ends the vmd. Without force it is refused, with nothing changed,
@@ -188,6 +189,9 @@ impl Host {
     }
 
     fn shown(&self, vm: &Vm, inner: &Inner, disk: &Name, clients: u32) -> DiskInfo {
+        if !self.datastore_of(vm).is_ok_and(Datastore::answers) {
+            return self.disk_as_known(vm, inner, disk);
+        }
         let served = inner.service.as_ref().and_then(|s| s.disks.get(disk));
         disk_info(vm, disk, served, clients)
     }

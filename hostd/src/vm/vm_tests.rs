@@ -54,7 +54,11 @@ fn bad_and_taken_names_are_refused_everywhere() {
         assert_eq!(code(t.host.lock_vm(bad, &FORCE)), ErrorCode::InvalidArgument, "{bad:?}");
         let disk = t.host.create_disk("web01", &create_disk(bad, 512));
         assert_eq!(code(disk), ErrorCode::InvalidArgument, "{bad:?}");
-        assert_eq!(code(t.host.delete_disk("web01", bad)), ErrorCode::InvalidArgument, "{bad:?}");
+        assert_eq!(
+            code(t.host.delete_disk("web01", bad, &Force::default())),
+            ErrorCode::InvalidArgument,
+            "{bad:?}"
+        );
         let attach = t.host.attach_disk("web01", bad, &AttachDisk::default());
         assert_eq!(code(attach), ErrorCode::InvalidArgument, "{bad:?}");
     }
@@ -82,9 +86,9 @@ fn things_that_are_not_there_are_not_found() {
     assert_eq!(code(t.host.show_vm("web02")), ErrorCode::NotFound);
     assert_eq!(code(t.host.mount_vm("web02", &MountVm::default())), ErrorCode::NotFound);
     assert_eq!(code(t.host.show_disk("web01", "root")), ErrorCode::NotFound);
-    assert_eq!(code(t.host.delete_disk("web01", "root")), ErrorCode::NotFound);
+    assert_eq!(code(t.host.delete_disk("web01", "root", &Force::default())), ErrorCode::NotFound);
     assert_eq!(code(t.host.disk_ready("web01", "root")), ErrorCode::NotFound);
-    let size = ResizeDisk { size: 512, shrink: false };
+    let size = ResizeDisk { size: 512, shrink: false, force: false };
     assert_eq!(code(t.host.resize_disk("web01", "root", &size)), ErrorCode::NotFound);
     let attach = t.host.attach_disk("web01", "root", &AttachDisk::default());
     assert_eq!(code(attach), ErrorCode::NotFound);
@@ -212,7 +216,7 @@ fn another_process_that_serves_the_vm_is_respected() {
     let error = refused(t.host.delete_vm("web01", &GENTLE));
     assert_eq!(error.code, ErrorCode::InUse);
     assert!(error.message.contains("not under this hostd"), "{}", error.message);
-    assert_eq!(code(t.host.delete_disk("web01", "root")), ErrorCode::InUse);
+    assert_eq!(code(t.host.delete_disk("web01", "root", &Force::default())), ErrorCode::InUse);
     let attach = t.host.attach_disk("web01", "root", &AttachDisk::default());
     assert_eq!(code(attach), ErrorCode::InUse);
     drop(lock);
@@ -420,9 +424,9 @@ fn a_link_in_the_place_of_the_disks_reaches_nobody_elses() {
     std::fs::write(other.join(".x.disk.00.coffer-tmp"), "half").unwrap();
     let before = entries(&other);
     let size = other.join("root.data").metadata().unwrap().len();
-    assert_eq!(code(t.host.delete_disk("web01", "root")), ErrorCode::Damaged);
+    assert_eq!(code(t.host.delete_disk("web01", "root", &Force::default())), ErrorCode::Damaged);
     assert_eq!(code(t.host.create_disk("web01", &create_disk("more", 4096))), ErrorCode::Damaged);
-    let resize = ResizeDisk { size: 64 << 20, shrink: false };
+    let resize = ResizeDisk { size: 64 << 20, shrink: false, force: false };
     assert!(t.host.resize_disk("web01", "root", &resize).is_err());
     assert_eq!(entries(&other), before);
     assert_eq!(other.join("root.data").metadata().unwrap().len(), size);

@@ -104,8 +104,9 @@ impl Api {
         self.0.post(&(disk_path(vm, disk) + "/ready"), &Nothing {})
     }
 
-    pub(crate) fn delete_disk(&self, vm: &str, disk: &str) -> Answer<()> {
-        self.0.delete::<IgnoredAny>(&disk_path(vm, disk)).map(|_| ())
+    pub(crate) fn delete_disk(&self, vm: &str, disk: &str, force: bool) -> Answer<()> {
+        let options = if force { "?force=true" } else { "" };
+        self.0.delete::<IgnoredAny>(&(disk_path(vm, disk) + options)).map(|_| ())
     }
 
     pub(crate) fn keys(&self) -> Answer<KeyStatus> {

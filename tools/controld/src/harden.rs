@@ -26,8 +26,7 @@ pub fn process() -> Result<(), HardenError> {
     let failed = |what| move |_| HardenError { what };
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
         .map_err(failed("make the process undumpable"))?;
-    rustix::process::setrlimit(Resource::Core, no_core)
-        .map_err(failed("forbid core files"))?;
+    rustix::process::setrlimit(Resource::Core, no_core).map_err(failed("forbid core files"))?;
     rustix::thread::set_no_new_privs(true).map_err(failed("give up new privileges"))?;
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(UMASK));
     let in_force =

@@ -11,7 +11,7 @@ use super::proto::status::{ALLOCATION_ID, FILTER_LEN, Filter, MAX_EXTENTS};
 use super::proto::transmission::{Action, Request};
 use super::proto::{Framing, WireError};
 use super::sharing::Seat;
-use super::worker::{Desk, Shared, Worker};
+use super::worker::{Desk, InUse, Shared, Worker};
 use cryptfs::volume::{Volume, VolumeError};
 use std::sync::atomic::Ordering;
 
@@ -87,11 +87,13 @@ impl Worker<'_, '_> {
         request: &Request,
         whole: bool,
     ) -> Result<(), ConnectionError> {
-        let shared = seat.as_mut().and_then(|desk| self.worth_sharing(desk, request.length, 0));
+        let shared = seat
+            .as_mut()
+            .and_then(|desk| self.worth_sharing(desk, request.length, 0, request.length));
         if shared.is_some()
             && let Some(desk) = seat.take()
         {
-            self.lend(desk, Lend::Work)?;
+            self.lend(desk, Lend::Work, InUse::Answer(request.length))?;
             self.answer = shared;
         }
         let in_chunks =
@@ -208,7 +210,7 @@ impl Worker<'_, '_> {
         let done = match handed {
             Some((why, Ok(there))) => {
                 if let Some(desk) = seat.take() {
-                    self.lend(desk, why)?;
+                    self.lend(desk, why, InUse::Payload)?;
                 }
                 let payload = self.spare.bytes_mut().get_mut(there).unwrap_or_default();
                 export.volume().write(request.offset, payload)

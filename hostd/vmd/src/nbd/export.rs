@@ -80,6 +80,11 @@ impl Export {
         &self.payloads
     }
 
+    /// Bytes of long payloads in the hands of threads, and of buffers that they keep for the next one.
+    pub fn payload_bytes(&self) -> u64 {
+        self.payloads.0.load(Ordering::Relaxed)
+    }
+
     /// Where a thread asks before it looks for requests instead of sleeping.
     pub(super) fn budget(&self) -> &Budget {
         &self.budget
@@ -125,8 +130,9 @@ impl Export {
 }
 
 /// Bytes of the payloads of one export that several threads of a connection may have in their hands, two of the largest
-/// allowed: what is beyond waits its turn. An answer counts until the client has taken it. Beside these a connection has
-/// one payload at its desk.
+/// allowed: what is beyond waits its turn. An answer counts until the client has taken it, and so do the buffers that
+/// threads keep for what comes next. Beside these a connection has what is at its desk (one payload that comes in, one
+/// answer), and each thread buffers for small requests.
 const MAX_PAYLOADS: u64 = 64 * 1024 * 1024;
 
 /// Counts such bytes, so that no client makes the host's memory its own.
@@ -146,6 +152,13 @@ impl Payloads {
         let taken = self.0.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes);
         let in_hand = InHand { payloads: self, bytes };
         (taken <= MAX_PAYLOADS).then_some(in_hand)
+    }
+}
+
+impl InHand<'_> {
+    /// How many.
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
     }
 }
 

@@ -86,6 +86,11 @@ impl Inbox {
         Ok(())
     }
 
+    /// Bytes of memory.
+    pub fn size(&self) -> usize {
+        self.buffer.len()
+    }
+
     /// Gives the memory back, when nothing is unread.
     pub fn release(&mut self) {
         if self.start == self.end {

@@ -176,6 +176,11 @@ impl Outbox {
         sent
     }
 
+    /// Bytes of memory beyond what every thread has.
+    pub fn large(&self) -> usize {
+        self.buffer.len().saturating_sub(CAPACITY)
+    }
+
     /// Whether there is no memory.
     pub fn is_released(&self) -> bool {
         self.buffer.is_empty()

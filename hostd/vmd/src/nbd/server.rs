@@ -9,7 +9,7 @@ use super::acceptor::{Acceptor, Host, STACK};
 use super::connection::{self, ConnectionError, Limits};
 use super::export::Export;
 use rustix::net::{Shutdown, shutdown, sockopt};
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::atomic::Ordering;
@@ -54,6 +54,36 @@ pub(super) struct Connections {
 struct Open {
     next: u64,
     sockets: HashMap<u64, Arc<OwnedFd>>,
+    /// Those whose client has not proved yet who it is, the oldest first.
+    unproven: BTreeSet<u64>,
+    /// Those that had to make room, until they have ended.
+    cut: BTreeSet<u64>,
+}
+
+impl Open {
+    /// How many count.
+    fn len(&self) -> usize {
+        self.sockets.len().saturating_sub(self.cut.len())
+    }
+
+    /// Takes one in, and gives its number.
+    fn insert(&mut self, socket: &Arc<OwnedFd>) -> u64 {
+        let id = self.next;
+        self.next += 1;
+        self.sockets.insert(id, Arc::clone(socket));
+        id
+    }
+
+    /// Cuts the oldest one whose client has not proved who it is; false when there is none.
+    fn make_room(&mut self) -> bool {
+        let Some(oldest) = self.unproven.pop_first() else { return false };
+        if let Some(socket) = self.sockets.get(&oldest) {
+            // A peer that is already gone is what we are after.
+            let _ = shutdown(&**socket, Shutdown::Both);
+            self.cut.insert(oldest);
+        }
+        true
+    }
 }
 
 /// One entry in [`Connections`]; gives the export up before it leaves the list, so that an empty list means
@@ -170,21 +200,35 @@ impl Connections {
         limits: Limits,
     ) -> Option<Seat> {
         let mut open = this.lock();
-        if u32::try_from(open.sockets.len()).is_ok_and(|now| now >= limits.max_connections) {
+        if is_full(&open, limits) {
             return None;
         }
-        let id = open.next;
-        open.next += 1;
-        open.sockets.insert(id, Arc::clone(socket));
+        let id = open.insert(socket);
         if let Some(export) = export {
             export.counters.clients.fetch_add(1, Ordering::Relaxed);
         }
         Some(Seat { id, export: export.map(Arc::clone), connections: Arc::clone(this) })
     }
 
+    /// A new entry for a client that is still to prove who it is ([`Seat::prove`]). When there are too many, the oldest
+    /// such client has to go, so that clients that never do cannot keep others out; nothing when there is none.
+    pub(super) fn enter_unproven(
+        this: &Arc<Self>,
+        socket: &Arc<OwnedFd>,
+        limits: Limits,
+    ) -> Option<Seat> {
+        let mut open = this.lock();
+        if is_full(&open, limits) && !open.make_room() {
+            return None;
+        }
+        let id = open.insert(socket);
+        open.unproven.insert(id);
+        Some(Seat { id, export: None, connections: Arc::clone(this) })
+    }
+
     /// How many there are.
     pub(super) fn len(&self) -> usize {
-        self.lock().sockets.len()
+        self.lock().len()
     }
 
     /// Ends all: no more is received from them, after `grace` `refuse` is to see to it that what waits is refused,
@@ -228,7 +272,16 @@ impl Connections {
     }
 }
 
+fn is_full(open: &Open, limits: Limits) -> bool {
+    u32::try_from(open.len()).is_ok_and(|now| now >= limits.max_connections)
+}
+
 impl Seat {
+    /// Its client has proved who it is.
+    pub(super) fn prove(&self) {
+        self.connections.lock().unproven.remove(&self.id);
+    }
+
     /// Number of the entry.
     pub(super) fn id(&self) -> u64 {
         self.id
@@ -256,7 +309,12 @@ impl Drop for Seat {
         if let Some(export) = self.export.take() {
             export.counters.clients.fetch_sub(1, Ordering::Relaxed);
         }
-        self.connections.lock().sockets.remove(&self.id);
+        {
+            let mut open = self.connections.lock();
+            open.sockets.remove(&self.id);
+            open.unproven.remove(&self.id);
+            open.cut.remove(&self.id);
+        }
         self.connections.changed.notify_all();
     }
 }

@@ -27,14 +27,20 @@ impl Access {
         Self { clients }
     }
 
-    /// Whether a client with these names may open `disk`. Names are compared whole, host names without regard to
-    /// case; a wildcard in a certificate is a name like any other.
+    /// Whether a client with these names may open `disk`. Names are compared whole; a wildcard in a certificate is a
+    /// name like any other.
     pub fn may_open(&self, names: &[String], disk: &str) -> bool {
         self.clients
             .iter()
-            .filter(|client| names.iter().any(|name| name.eq_ignore_ascii_case(&client.name)))
+            .filter(|client| names.iter().any(|name| is_same(name, &client.name)))
             .any(|client| client.disks.iter().any(|allowed| allowed == ALL || allowed == disk))
     }
+}
+
+/// Whether two names are the same. Host names are without regard to case (RFC 5280 section 7.2), URIs are not: the path
+/// of one tells clients apart by it (section 7.4; RFC 3986 section 6.2.2.1). A colon is in every URI and in no host name.
+fn is_same(name: &str, listed: &str) -> bool {
+    if listed.contains(':') { name == listed } else { name.eq_ignore_ascii_case(listed) }
 }
 
 /// The names of a certificate that has been verified; none when it cannot be read again.
@@ -67,5 +73,13 @@ mod tests {
         assert!(!access.may_open(&[], "root"));
         assert!(access.may_open(&["x".into(), "backup".into()], "data"));
         assert!(!Access::default().may_open(&["host-2".into()], "root"));
+    }
+
+    #[test]
+    fn the_case_of_a_uri_tells_clients_apart() {
+        let access = access(&[("spiffe://example.org/Host-2", &["root"])]);
+        let opens = |name: &str| access.may_open(&[name.to_owned()], "root");
+        assert!(opens("spiffe://example.org/Host-2"));
+        assert!(!opens("spiffe://example.org/host-2") && !opens("SPIFFE://EXAMPLE.ORG/HOST-2"));
     }
 }

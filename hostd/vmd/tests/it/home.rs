@@ -202,7 +202,7 @@ fn a_home_is_served_until_it_is_unmounted() {
         unmount(&mounted.0, UnmountFlags::empty()).unwrap();
         let gone = std::time::Instant::now();
         while vmd.status().home.is_some() {
-            assert!(gone.elapsed() < std::time::Duration::from_secs(5));
+            assert!(gone.elapsed() < std::time::Duration::from_secs(60));
             std::thread::sleep(std::time::Duration::from_millis(5));
         }
     }

@@ -6,7 +6,7 @@ use std::collections::{HashMap, HashSet};
 use std::io;
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::{self, ThreadId};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use vmd::nbd::connection::ConnectionError;
 
 const READ: u16 = 0;
@@ -432,6 +432,71 @@ fn long_reads_of_a_client_that_does_not_listen_wait() {
     }
     assert_eq!(*cold.reads.lock().unwrap(), THREADS);
     session.end().unwrap();
+}
+
+/// What threads keep for the next long request is counted like what they have in their hands, and given back after a
+/// while.
+#[test]
+fn buffers_that_threads_keep_are_counted_and_given_back() {
+    const LONG: u32 = 1024 * 1024;
+    const MOST: u64 = 64 * 1024 * 1024;
+    let gate = Gate::new();
+    let served = Served::new(export(Box::new(Arc::clone(&gate)), SIZE, false), LIMITS);
+    let mut client = served.connect();
+    client.go();
+    let count = SIZE / 2 / u64::from(LONG);
+    let reads = (0..count).map(|i| request(READ, 0, i, SLOW + i * u64::from(LONG), LONG).encode());
+    client.send(&reads.flatten().collect::<Vec<u8>>());
+    gate.holds(count);
+    // All but the one at the desk, which nobody needs to count.
+    let in_hand = served.server.export().payload_bytes();
+    assert!(in_hand >= (count - 1) * u64::from(LONG) && in_hand <= MOST, "{in_hand}");
+    gate.open();
+    for _ in 0..count {
+        assert_eq!(client.reply().1, 0);
+        assert_eq!(client.receive_vec(usize::try_from(LONG).unwrap()), vec![0; 1 << 20]);
+    }
+    assert!(served.server.export().payload_bytes() <= MOST);
+    let end = Instant::now() + Duration::from_secs(60);
+    while served.server.export().payload_bytes() > 0 {
+        assert!(Instant::now() < end, "{} stay", served.server.export().payload_bytes());
+        thread::sleep(Duration::from_millis(20));
+    }
+    drop(client);
+    assert!(served.server.stop(Duration::from_secs(10)).is_ok());
+}
+
+/// A buffer that grew for a long payload goes along with a short one: it counts as what it is.
+#[test]
+fn a_large_buffer_that_goes_along_with_a_short_payload_is_counted() {
+    const LONG: u32 = 8 * 1024 * 1024;
+    let gate = Gate::past_the_cache();
+    let served = Served::new(export(Box::new(Arc::clone(&gate)), SIZE, false), LIMITS);
+    let mut client = served.connect();
+    client.go();
+    let mut short = Vec::new();
+    for cookie in [1, 2] {
+        short.extend(request(WRITE, 0, cookie, SLOW + cookie * 4096, 4096).encode());
+        short.extend([9; 4096]);
+    }
+    let end = Instant::now() + Duration::from_secs(60);
+    loop {
+        gate.open();
+        assert_eq!(client.write(0, &vec![1; usize::try_from(LONG).unwrap()]), 0);
+        gate.state.lock().unwrap().open = false;
+        client.send(&short);
+        gate.holds(2);
+        let counted = served.server.export().payload_bytes();
+        gate.open();
+        assert_eq!((client.reply().1, client.reply().1), (0, 0));
+        // After a second without a request the buffer is given back, and this has shown nothing.
+        if counted >= u64::from(LONG) {
+            break;
+        }
+        assert!(Instant::now() < end, "{counted} bytes are counted");
+    }
+    drop(client);
+    assert!(served.server.stop(Duration::from_secs(10)).is_ok());
 }
 
 /// Long requests go to several threads, whose payloads and replies must not mix.

@@ -3,8 +3,9 @@
 
 use super::process::{Host, ok, report};
 use super::support::{Client, go_data, option, plain_export, request};
-use super::tls_support::{Authority, MIB, Peer, World, config};
+use super::tls_support::{Authority, Identity, MIB, Peer, World, config, is_silence};
 use hostd_api::link::{Request, Response};
+use rcgen::ExtendedKeyUsagePurpose as Usage;
 use rustls::version::{TLS12, TLS13};
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener};
@@ -37,7 +38,7 @@ fn use_disk<S: Read + Write>(peer: &mut Peer<S>) {
 fn empty(world: &World) {
     let since = Instant::now();
     while world.clients() > 0 {
-        assert!(since.elapsed() < Duration::from_secs(5), "a connection does not end");
+        assert!(since.elapsed() < Duration::from_secs(30), "a connection does not end");
         std::thread::sleep(Duration::from_millis(5));
     }
 }
@@ -159,7 +160,8 @@ fn point_36_a_failed_handshake_ends_the_session() {
         peer.send(garbage);
         let mut rest = Vec::new();
         // Alerts at most, then the end; a reset says the same.
-        let _ = peer.stream.read_to_end(&mut rest);
+        let end = peer.stream.read_to_end(&mut rest);
+        assert!(end.is_ok() || end.is_err_and(|e| !is_silence(&e)), "it goes on");
         assert!(
             rest.len() < 64 && !rest.windows(8).any(|w| w == b"\0\x03\xe8\x89\x04\x55\x65\xa9")
         );
@@ -217,16 +219,25 @@ fn without_a_valid_certificate_nobody_gets_in() {
         ("none", None),
         ("of another authority", Some(other.client("host-2"))),
         ("expired", Some(world.authority.client_until("host-2", 2020))),
+        (
+            "not valid yet",
+            Some(world.authority.client_with("host-2", 4000..=4001, Usage::ClientAuth)),
+        ),
+        (
+            "of a server",
+            Some(world.authority.client_with("host-2", 2000..=4000, Usage::ServerAuth)),
+        ),
     ];
     for (what, identity) in identities {
         for version in [&TLS12, &TLS13] {
-            let identity = identity.as_ref().map(super::tls_support::Identity::copy);
+            let identity = identity.as_ref().map(Identity::copy);
             let config = config(world.authority.roots(), identity, &[version]);
             if let Ok(mut peer) = world.connect().encrypted(config) {
                 // With TLS 1.3 the client is done before the server has looked.
                 let _ = peer.stream.write_all(&option(3, &[]));
                 let answer = peer.stream.read(&mut [0; 1]);
-                assert!(answer.is_err(), "{what}: {answer:?}");
+                // An alert, or a reset; not silence.
+                assert!(answer.as_ref().is_err_and(|e| !is_silence(e)), "{what}: {answer:?}");
             }
         }
     }
@@ -284,16 +295,38 @@ fn leave_is_taken_in_words() {
 #[test]
 fn connections_are_counted_per_port() {
     let world = World::with_connections(2);
-    let (mut one, _two) = (world.client("host-2"), world.connect());
+    let (mut one, mut two) = (world.client("host-2"), world.client("host-2"));
+    // An answer shows that the server has seen the certificate.
+    assert_eq!((one.list(), two.list()), (vec!["root".to_owned()], vec!["root".to_owned()]));
     let mut third = std::net::TcpStream::connect(world.address).unwrap();
-    assert!(third.read(&mut [0; 1]).map_or(true, |read| read == 0));
-    drop(_two);
+    third.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    assert!(third.read(&mut [0; 1]).map_or_else(|e| !is_silence(&e), |read| read == 0));
+    drop(two);
     let since = Instant::now();
     while world.clients() > 1 && since.elapsed() < Duration::from_secs(5) {
         std::thread::sleep(Duration::from_millis(5));
     }
     assert_eq!(world.client("host-2").go("root"), Ok(8 * MIB));
     assert_eq!(one.go("root"), Ok(8 * MIB));
+}
+
+/// Whoever has no certificate cannot keep those out who have one.
+#[test]
+fn the_oldest_client_without_a_certificate_makes_room() {
+    let world = World::with_connections(3);
+    let mut known = world.client("host-2");
+    assert_eq!(known.list(), ["root"]);
+    let mut silent = vec![world.connect(), world.connect()];
+    for _ in 0..5 {
+        let mut other = world.client("backup");
+        assert_eq!(other.go("data"), Ok(MIB));
+        use_disk(&mut other);
+        assert!(silent.remove(0).is_at_end(), "the oldest has stayed");
+        drop(other);
+        silent.push(world.connect());
+    }
+    assert_eq!(known.go("root"), Ok(8 * MIB));
+    use_disk(&mut known);
 }
 
 #[test]
@@ -357,15 +390,15 @@ fn silent_clients_and_those_that_send_crumbs_are_cut() {
     let mut silent_inside = Peer::connect(address).encrypted(done).unwrap();
     // One byte of a record at a time, for as long as it is taken.
     for byte in [22, 3, 1, 1, 0].into_iter().chain(std::iter::repeat(1)) {
-        if crumbs.stream.write_all(&[byte]).is_err() || since.elapsed() > Duration::from_secs(5) {
+        if crumbs.stream.write_all(&[byte]).is_err() {
             break;
         }
+        assert!(since.elapsed() < Duration::from_secs(60), "crumbs are taken for ever");
         std::thread::sleep(Duration::from_millis(50));
     }
     assert!(silent.is_at_end() && silent_tls.is_at_end() && silent_inside.is_at_end());
-    assert!(since.elapsed() < Duration::from_secs(3), "{:?}", since.elapsed());
     while port.clients() > 0 {
-        assert!(since.elapsed() < Duration::from_secs(5));
+        assert!(since.elapsed() < Duration::from_secs(60), "a connection does not end");
         std::thread::sleep(Duration::from_millis(5));
     }
     port.stop(Duration::ZERO);

@@ -12,8 +12,9 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use std::fs::{self, File};
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::ops::RangeInclusive;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -67,6 +68,16 @@ impl Authority {
 
     /// The same, valid to the end of `year`.
     pub(crate) fn client_until(&self, name: &str, year: i32) -> Identity {
+        self.client_with(name, 2000..=year, ExtendedKeyUsagePurpose::ClientAuth)
+    }
+
+    /// The same, valid in `years`, and for `usage`.
+    pub(crate) fn client_with(
+        &self,
+        name: &str,
+        years: RangeInclusive<i32>,
+        usage: ExtendedKeyUsagePurpose,
+    ) -> Identity {
         let mut params = CertificateParams::default();
         params.distinguished_name.push(DnType::CommonName, "the common name is nobody's");
         params.subject_alt_names = vec![if name.contains(':') {
@@ -74,9 +85,9 @@ impl Authority {
         } else {
             SanType::DnsName(name.try_into().unwrap())
         }];
-        params.not_before = rcgen::date_time_ymd(2000, 1, 1);
-        params.not_after = rcgen::date_time_ymd(year, 12, 31);
-        self.sign("client", params, ExtendedKeyUsagePurpose::ClientAuth);
+        params.not_before = rcgen::date_time_ymd(*years.start(), 1, 1);
+        params.not_after = rcgen::date_time_ymd(*years.end(), 12, 31);
+        self.sign("client", params, usage);
         let file = |name: &str| fs::read(self.path(name)).unwrap();
         Identity {
             chain: vec![CertificateDer::from_pem_slice(&file("client-cert.pem")).unwrap()],
@@ -295,8 +306,13 @@ impl<S: Read + Write> Peer<S> {
         }
     }
 
-    /// Whether the server has closed and said nothing more.
+    /// Whether the server has closed and said nothing more. One that is merely silent has not.
     pub(crate) fn is_at_end(&mut self) -> bool {
-        self.stream.read(&mut [0; 1]).map_or(true, |read| read == 0)
+        self.stream.read(&mut [0; 1]).map_or_else(|e| !is_silence(&e), |read| read == 0)
     }
+}
+
+/// Whether a read failed because nothing came in time.
+pub(crate) fn is_silence(error: &std::io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut)
 }

@@ -91,6 +91,9 @@ pub(crate) enum DiskVerb {
         /// Do not ask before shrinking.
         #[arg(long)]
         yes: bool,
+        /// Do it although another host uses the VM.
+        #[arg(long)]
+        force: bool,
     },
     /// Delete a disk; nothing brings it back.
     Delete {
@@ -100,6 +103,9 @@ pub(crate) enum DiskVerb {
         /// Do not ask.
         #[arg(long)]
         yes: bool,
+        /// Do it although another host uses the VM.
+        #[arg(long)]
+        force: bool,
     },
 }
 

