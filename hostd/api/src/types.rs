@@ -296,7 +296,7 @@ pub struct KeyStatus {
 pub struct ProviderInfo {
     /// Name, the part of a key id before the slash.
     pub name: String,
-    /// `native` or `kmip`.
+    /// `native`, `kmip` or `openbao`.
     pub kind: String,
     /// New keys come from here.
     pub default: bool,
@@ -349,6 +349,8 @@ pub enum KeyringState {
     Expiring,
     /// Dropped on request; not fetched again until a VM that needs it is unlocked.
     Evicted,
+    /// In use here, but kept by its provider, which is asked each time.
+    Remote,
 }
 
 /// `GET /v1/keys/backup`: the sealed key file, to be written away by the caller.
@@ -375,6 +377,9 @@ pub struct RotateKeys {
     /// Only this VM; all VMs when absent.
     #[serde(default)]
     pub vm: Option<String>,
+    /// Make no new key or version: bring files to the newest version of their key, and finish what a rotation left.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub rewrap: bool,
 }
 
 /// What a rotation did.

@@ -2,13 +2,17 @@
 //!
 //! Owns every KEK in memory and the providers they come from; must not know safes, VMs or the API. A verb
 //! asks for a [`Lease`]; the first one fetches through the provider while others of the same key wait, and
-//! the last one to end starts the clock of expiry.
+//! the last one to end starts the clock of expiry. A key that its provider keeps is leased and counted all the same, but
+//! nothing is fetched: who uses the lease asks the provider each time.
 
+mod lease;
 mod slot;
 
-use crypto::{Arena, Kek, KeyId};
+pub use lease::{Held, Lease};
+
+use crypto::{Arena, KeyId};
 use hostd_api::types::KeyringState;
-use kms_client::{KeyProvider, KmsError};
+use kms_client::{Custody, KeyProvider, KmsError};
 use slot::{Acquired, Slot};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -48,6 +52,14 @@ pub enum KeyringError {
     },
 }
 
+impl KeyringError {
+    /// What the provider of a key said.
+    #[must_use]
+    pub fn of(key: &KeyId, source: KmsError) -> Self {
+        Self::Provider { key: key.clone(), source: source.into() }
+    }
+}
+
 /// A provider that is configured, but could not be opened.
 #[derive(Debug, Clone)]
 pub struct ClosedProvider {
@@ -63,7 +75,7 @@ pub struct Keyring {
     providers: Vec<Arc<dyn KeyProvider>>,
     closed: Vec<ClosedProvider>,
     idle: Duration,
-    slots: Mutex<BTreeMap<KeyId, Slot<Arc<Kek>>>>,
+    slots: Mutex<BTreeMap<KeyId, Slot<Held>>>,
     fetched: Condvar,
 }
 
@@ -110,6 +122,13 @@ impl Keyring {
         ))
     }
 
+    /// Whether the provider of a key keeps it and is asked for each use.
+    #[must_use]
+    pub fn is_kept_elsewhere(&self, id: &KeyId) -> bool {
+        let provider = self.providers.iter().find(|p| p.name() == id.provider());
+        provider.is_some_and(|provider| provider.custody() == Custody::Provider)
+    }
+
     /// Whether a key may wrap anything new, as far as its provider knows.
     ///
     /// # Errors
@@ -133,7 +152,7 @@ impl Keyring {
                 return self.fetch(id, user);
             };
             match slot.acquire(user) {
-                Acquired::Key(kek) => return Ok(self.leased(id, user, kek)),
+                Acquired::Key(held) => return Ok(self.leased(id, user, held)),
                 Acquired::Evicted => return Err(KeyringError::Evicted(id.clone())),
                 Acquired::Wait => {}
             }
@@ -153,18 +172,21 @@ impl Keyring {
             return Err(fault);
         }
         let provider = self.providers.iter().find(|p| p.name() == id.provider());
-        let kek = provider
-            .ok_or_else(|| KeyringError::NotConfigured(id.clone()))?
-            .fetch(id, &self.arena)
-            .map_err(|source| KeyringError::Provider { key: id.clone(), source: source.into() })?;
-        let kek = Arc::new(kek);
-        let kept = self.slots().get_mut(id).is_some_and(|s| s.fetched(Arc::clone(&kek), user));
+        let provider = provider.ok_or_else(|| KeyringError::NotConfigured(id.clone()))?;
+        let held = match provider.custody() {
+            Custody::Provider => Held::Provider(Arc::clone(provider)),
+            Custody::Host => {
+                let fetched = provider.fetch(id, &self.arena);
+                Held::Kek(Arc::new(fetched.map_err(|source| KeyringError::of(id, source))?))
+            }
+        };
+        let kept = self.slots().get_mut(id).is_some_and(|s| s.fetched(held.clone(), user));
         drop(guard);
-        if kept { Ok(self.leased(id, user, kek)) } else { Err(KeyringError::Evicted(id.clone())) }
+        if kept { Ok(self.leased(id, user, held)) } else { Err(KeyringError::Evicted(id.clone())) }
     }
 
-    fn leased(self: &Arc<Self>, id: &KeyId, user: &str, kek: Arc<Kek>) -> Lease {
-        Lease { keyring: Arc::clone(self), id: id.clone(), user: user.to_owned(), kek }
+    fn leased(self: &Arc<Self>, id: &KeyId, user: &str, held: Held) -> Lease {
+        Lease { keyring: Arc::clone(self), id: id.clone(), user: user.to_owned(), held }
     }
 
     /// Drops a key, and does not fetch it again until [`Keyring::readmit`].
@@ -196,7 +218,12 @@ impl Keyring {
     /// State of a key on this host.
     #[must_use]
     pub fn state(&self, id: &KeyId) -> KeyringState {
-        self.slots().get(id).map_or(KeyringState::Absent, Slot::state)
+        let slots = self.slots();
+        let Some(slot) = slots.get(id) else { return KeyringState::Absent };
+        match slot.key() {
+            Some(Held::Provider(_)) => KeyringState::Remote,
+            Some(Held::Kek(_)) | None => slot.state(),
+        }
     }
 
     /// Drops every key that no lease holds.
@@ -211,7 +238,7 @@ impl Keyring {
     }
 
     /// The slots; a panic of another thread cannot leave them half changed, as every transition is one call.
-    fn slots(&self) -> MutexGuard<'_, BTreeMap<KeyId, Slot<Arc<Kek>>>> {
+    fn slots(&self) -> MutexGuard<'_, BTreeMap<KeyId, Slot<Held>>> {
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -229,40 +256,6 @@ impl Drop for FetchGuard<'_> {
             slots.remove(self.id);
         }
         self.keyring.fetched.notify_all();
-    }
-}
-
-/// A counted use of a key; ends when dropped.
-pub struct Lease {
-    keyring: Arc<Keyring>,
-    id: KeyId,
-    user: String,
-    kek: Arc<Kek>,
-}
-
-impl Lease {
-    /// The key.
-    #[must_use]
-    pub fn kek(&self) -> &Kek {
-        &self.kek
-    }
-
-    /// Its id.
-    #[must_use]
-    pub fn id(&self) -> &KeyId {
-        &self.id
-    }
-}
-
-impl std::fmt::Debug for Lease {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Lease({})", self.id)
-    }
-}
-
-impl Drop for Lease {
-    fn drop(&mut self) {
-        self.keyring.release(&self.id, &self.user);
     }
 }
 

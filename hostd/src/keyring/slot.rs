@@ -120,6 +120,15 @@ impl<K: Clone> Slot<K> {
         Ok(users)
     }
 
+    /// The key, when it is here.
+    #[must_use]
+    pub(super) fn key(&self) -> Option<&K> {
+        match self {
+            Self::Present { key, .. } | Self::Expiring { key, .. } => Some(key),
+            Self::Fetching | Self::Evicted => None,
+        }
+    }
+
     /// The state as the API names it.
     #[must_use]
     pub(super) fn state(&self) -> KeyringState {

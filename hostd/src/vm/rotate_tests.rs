@@ -27,7 +27,8 @@ fn keys(t: &TestHost) -> Vec<Vec<String>> {
 }
 
 fn rotate(t: &TestHost) -> RotatedVm {
-    let report = t.host.rotate_keys(&RotateKeys { vm: Some("web01".into()) }).unwrap();
+    let report =
+        t.host.rotate_keys(&RotateKeys { vm: Some("web01".into()), rewrap: false }).unwrap();
     report.vms.into_iter().next().unwrap()
 }
 
@@ -126,5 +127,5 @@ fn a_locked_vm_is_not_rotated() {
     t.host.lock_vm("web01", &hostd_api::types::Force::default()).unwrap();
     let done = rotate(&t);
     assert!(done.error.unwrap().contains("locked"));
-    assert!(t.host.rotate_keys(&RotateKeys { vm: Some("nope".into()) }).is_err());
+    assert!(t.host.rotate_keys(&RotateKeys { vm: Some("nope".into()), rewrap: false }).is_err());
 }

@@ -23,8 +23,8 @@ pub(super) fn run(context: &Context, verb: KeyVerb) -> Result<Answer, CliError> 
             Ok(Answer::new(&status, show(&status)))
         }
         KeyVerb::Backup { file, force } => backup(context, &file, force),
-        KeyVerb::Rotate { vm } => {
-            let report = context.api.rotate(&RotateKeys { vm })?;
+        KeyVerb::Rotate { vm, rewrap } => {
+            let report = context.api.rotate(&RotateKeys { vm, rewrap })?;
             Ok(Answer::new(&report, rotated(&report)).but(incomplete(&report)))
         }
         KeyVerb::Revoke { key, compromised, why, yes } => {

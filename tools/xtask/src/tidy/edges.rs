@@ -18,7 +18,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("controld", &["crypto", "kms-client", "hostd-api"]),
     ("passthrough", &["cryptfs"]),
     ("xtask", &[]),
-    ("tests", &["crypto", "cryptfs", "hostd-api"]),
+    ("tests", &["crypto", "cryptfs", "hostd-api", "kms-client"]),
     ("fuzz", &["crypto", "cryptfs", "hostd-api", "kms-client", "vmd"]),
 ];
 
