@@ -2,10 +2,12 @@
 
 mod check;
 mod home;
+mod rotate;
 
 pub use crate::cache::CacheMode;
 pub use check::{CheckReport, CheckVm, Finding, FindingGrade, FindingRepair};
 pub use home::{HomeMode, HomeMount, HomeNames, HomeState, MountVm, UmountVm};
+pub use rotate::{RotateKeys, RotateReport, RotatedVm};
 
 use crate::error::LockReason;
 use serde::{Deserialize, Serialize};
@@ -368,36 +370,4 @@ pub struct KeyBackup {
 pub struct ConfirmBackup {
     /// SHA-256 of what was stored, in hex.
     pub sha256: String,
-}
-
-/// `POST /v1/keys/rotate`: a new KEK, the old wraps replaced (shallow recrypt).
-#[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct RotateKeys {
-    /// Only this VM; all VMs when absent.
-    #[serde(default)]
-    pub vm: Option<String>,
-    /// Make no new key or version: bring files to the newest version of their key, and finish what a rotation left.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub rewrap: bool,
-}
-
-/// What a rotation did.
-#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
-pub struct RotateReport {
-    /// One entry a VM.
-    pub vms: Vec<RotatedVm>,
-}
-
-/// What a rotation did to one VM.
-#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
-pub struct RotatedVm {
-    /// Name of the VM.
-    pub vm: String,
-    /// The new key id, when it went well.
-    pub key_id: Option<String>,
-    /// Number of safes and descriptors rewritten.
-    pub rewrapped: u32,
-    /// What went wrong, when it did; the old key still opens the VM then.
-    pub error: Option<String>,
 }

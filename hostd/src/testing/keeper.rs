@@ -107,6 +107,7 @@ impl KeyProvider for Keeper {
             servers: Vec::new(),
             certificate_days: None,
             alarms: Vec::new(),
+            differences: Vec::new(),
         }
     }
 }

@@ -68,7 +68,7 @@ impl Host {
         })
     }
 
-    /// Opens the safe of a VM by a key that is here, and by no other.
+    /// Opens the safe of a VM by a key that is here, or by the provider that keeps it, and by no other.
     ///
     /// # Errors
     /// Those of [`Host::open_safe`].
@@ -81,10 +81,18 @@ impl Host {
         self.allowed(vm, inner)?;
         let path = vm.folder.safe();
         let sealed = Sealed::<Safe>::read(&path)?;
-        let (body, key) = sealed.open(lease.kek(), lease.id(), self.keyring.arena())?;
-        let opened = belongs(vm, &path, Opened { body, key, lease }).map_err(plain)?;
-        inner.trouble = None;
-        Ok(opened)
+        let opened = open_by(&sealed, &lease, self.keyring.arena())
+            .and_then(|(body, key)| belongs(vm, &path, Opened { body, key, lease }));
+        match opened {
+            Ok(opened) => {
+                inner.trouble = None;
+                Ok(opened)
+            }
+            Err(fault) => match lock_reason(&fault, false) {
+                Some(reason) => Err(Fault::Locked { vm: vm.name.to_string(), reason }),
+                None => Err(plain(fault)),
+            },
+        }
     }
 
     /// Opens the descriptor of a disk of a VM.

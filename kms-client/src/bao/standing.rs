@@ -28,6 +28,7 @@ impl Inner {
             servers,
             certificate_days: ours,
             alarms,
+            differences: Vec::new(),
         }
     }
 
