@@ -5,7 +5,7 @@
 
 use crate::folder::{DESCRIPTOR_SUFFIX, payload_name};
 use crate::name::Name;
-use crate::seal::{Body, Flaw, SealError, VERSION, Wrap};
+use crate::seal::{Body, Flaw, SealError, TRANSIT, VERSION, Wrap};
 use crate::volume::Geometry;
 pub use crate::volume::{GeometryError, MAX_SIZE, padded_size, unit_for};
 use crypto::{Dek, Unit};
@@ -113,7 +113,7 @@ impl Descriptor {
 impl Body for Descriptor {
     const FORMAT: &'static str = "coffer-disk";
     const MAC_INFO: &'static str = "coffer v1 disk mac";
-    const FEATURES: &'static [&'static str] = &[];
+    const FEATURES: &'static [&'static str] = &[TRANSIT];
     type Key = Dek;
 
     fn wraps(&self) -> &[Wrap] {
@@ -122,6 +122,18 @@ impl Body for Descriptor {
 
     fn set_wraps(&mut self, wraps: Vec<Wrap>) {
         self.wraps = wraps;
+    }
+
+    fn features(&self) -> &[String] {
+        &self.features
+    }
+
+    fn set_features(&mut self, features: Vec<String>) {
+        self.features = features;
+    }
+
+    fn bound(&self) -> String {
+        format!("coffer v1 disk {} {}", self.vm, self.id)
     }
 
     fn sequence(&self) -> u64 {

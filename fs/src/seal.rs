@@ -14,7 +14,7 @@ pub use store::clean;
 pub(crate) use store::{is_temporary, names};
 pub use wrap::{Wrap, WrapAlg};
 
-use crypto::{Arena, DataKey, Kek, KeyId, MacKey, MacSource, OpenError};
+use crypto::{Arena, DataKey, Kek, KeyId, MacKey, MacSource, OpaqueKey, OpenError};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::path::{Path, PathBuf};
 use store::Put;
@@ -28,6 +28,9 @@ pub const MAX_WRAPS: usize = 16;
 
 /// The version that is written, and the last that is read.
 pub const VERSION: u32 = 1;
+
+/// The feature of a file with a wrap by a transit engine.
+pub(crate) const TRANSIT: &str = "transit";
 
 /// The first line of a kind of sealed file.
 pub trait Body: Clone + Serialize + DeserializeOwned {
@@ -45,6 +48,20 @@ pub trait Body: Clone + Serialize + DeserializeOwned {
 
     /// Replaces the wraps.
     fn set_wraps(&mut self, wraps: Vec<Wrap>);
+
+    /// What a reader must know to open it, as it stands in the file.
+    fn features(&self) -> &[String];
+
+    /// The features that its fields need, without those of its wraps.
+    fn needed_features(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// Replaces the features.
+    fn set_features(&mut self, features: Vec<String>);
+
+    /// What the key inside belongs to, for wraps that can be tied to it: the same for ever, other than that of any other file.
+    fn bound(&self) -> String;
 
     /// Counts the replacements of the file.
     fn sequence(&self) -> u64;
@@ -101,6 +118,42 @@ impl<B: Body> Sealed<B> {
     /// another key may be tried.
     pub fn open(&self, kek: &Kek, id: &KeyId, arena: &Arena) -> Result<(B, B::Key), SealError> {
         let key = self.unwrap(kek, id, arena)?;
+        self.verify(key, arena)
+    }
+
+    /// The same with what the provider of the KEK `id` got out of [`Sealed::wrap`].
+    pub fn open_unwrapped(
+        &self,
+        key: OpaqueKey,
+        id: &KeyId,
+        arena: &Arena,
+    ) -> Result<(B, B::Key), SealError> {
+        let path = || self.path.clone();
+        let wrap = self.wrap(id)?;
+        let check = key.check_value().map_err(|source| SealError::Key { path: path(), source })?;
+        let opened = match key.into_key::<B::Key>() {
+            Ok(key) => self.verify(key, arena),
+            Err(_) => Err(SealError::DamagedWrap { path: path(), key: id.clone() }),
+        };
+        // A key that verifies the file is the right one whatever the check value says.
+        match opened {
+            Err(SealError::MacMismatch { .. } | SealError::DamagedWrap { .. })
+                if check != wrap.check =>
+            {
+                Err(SealError::WrongKey { path: path(), key: id.clone() })
+            }
+            other => other,
+        }
+    }
+
+    /// The wrap for a KEK.
+    pub fn wrap(&self, id: &KeyId) -> Result<&Wrap, SealError> {
+        let found = self.body.wraps().iter().find(|wrap| wrap.key == *id);
+        found.ok_or_else(|| SealError::NoWrap { path: self.path.clone(), key: id.clone() })
+    }
+
+    /// Body and key, if the MAC fits.
+    fn verify(&self, key: B::Key, arena: &Arena) -> Result<(B, B::Key), SealError> {
         let mac = mac_key::<B>(&self.path, &key, arena)?;
         if !mac.verify(&[&self.line], &self.mac) {
             return Err(SealError::MacMismatch { path: self.path.clone() });
@@ -110,9 +163,7 @@ impl<B: Body> Sealed<B> {
 
     fn unwrap(&self, kek: &Kek, id: &KeyId, arena: &Arena) -> Result<B::Key, SealError> {
         let (path, key) = (self.path.clone(), id.clone());
-        let Some(wrap) = self.body.wraps().iter().find(|wrap| wrap.key == *id) else {
-            return Err(SealError::NoWrap { path, key });
-        };
+        let wrap = self.wrap(id)?;
         // A key that opens the blob is the right one whatever the check value says; the MAC then tells
         // that the check value was changed.
         match kek.open::<B::Key>(arena, &wrap.blob) {
@@ -132,6 +183,7 @@ pub fn create<B: Body>(
     arena: &Arena,
 ) -> Result<(), SealError> {
     body.set_sequence(1);
+    body.set_features(needed_features(body));
     store::put(path, &sealed(path, body, key, arena)?, Put::New)
 }
 
@@ -151,8 +203,18 @@ pub fn replace<B: Body>(
     }
     let next = expected.checked_add(1);
     body.set_sequence(next.ok_or_else(|| refused(path, Flaw::Sequence))?);
+    body.set_features(needed_features(body));
     let done = sealed(path, body, key, arena).and_then(|bytes| store::put(path, &bytes, Put::Over));
     keep_sequence(body, expected, done)
+}
+
+/// What a reader must know: no more, so that the others stay readable for older programs.
+fn needed_features<B: Body>(body: &B) -> Vec<String> {
+    let mut features = body.needed_features();
+    if body.wraps().iter().any(|wrap| wrap.alg == WrapAlg::Transit) {
+        features.push(TRANSIT.to_owned());
+    }
+    features
 }
 
 /// Puts the old sequence back, unless the file has the new one.
@@ -293,14 +355,13 @@ fn check<B: Body>(body: &B) -> Result<(), Flaw> {
         _ => {}
     }
     for (number, wrap) in wraps.iter().enumerate() {
-        let expected = <B::Key as DataKey>::WRAPPED_LEN;
-        if wrap.blob.len() != expected {
-            let (key, len) = (wrap.key.clone(), wrap.blob.len());
-            return Err(Flaw::WrapLength { key, len, expected });
-        }
+        wrap.check_length::<B::Key>()?;
         if wraps[..number].iter().any(|earlier| earlier.key == wrap.key) {
             return Err(Flaw::SameKeyTwice(wrap.key.clone()));
         }
+    }
+    if body.features() != needed_features(body) {
+        return Err(Flaw::Features);
     }
     body.check()
 }

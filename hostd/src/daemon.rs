@@ -19,6 +19,7 @@ use crate::service::polling::{self, Polling};
 use crate::state::State;
 use crypto::{Arena, ArenaError, SelfTestError};
 use hostd_api::error::ErrorCode;
+use kms_client::bao::BaoProvider;
 use kms_client::kmip::KmipProvider;
 use kms_client::native::NativeProvider;
 use kms_client::{KeyProvider, KmsError};
@@ -179,6 +180,12 @@ fn open_keys(
             .map_err(|fault| StartError::Provider { remedy: "check [provider.kmip]", fault })?;
         providers.push(Arc::new(kmip));
     }
+    if config.provider.openbao.is_on() {
+        let settings = config.provider.openbao.settings(&config.state_dir);
+        let openbao = BaoProvider::open(settings, now, &arena)
+            .map_err(|fault| StartError::Provider { remedy: "check [provider.openbao]", fault })?;
+        providers.push(Arc::new(openbao));
+    }
     let default = config.default_provider();
     providers.sort_by_key(|provider| provider.name() != default);
     // A default that is closed must not be replaced by another provider in silence.
@@ -194,7 +201,7 @@ fn open_keys(
 }
 
 /// Opens the native provider by its TPM seal, or else with its passphrase. Without a source of one it stays closed, and its
-/// VMs are locked; where there is a KMIP cluster or a control plane and no key file, it is not meant to be there at all.
+/// VMs are locked; where there are key servers or a control plane and no key file, it is not meant to be there at all.
 fn open_native(
     config: &Config,
     demo: bool,
@@ -214,7 +221,8 @@ fn open_native(
     let Some(passphrase) = passphrase::configured(config, arena)? else {
         let nothing = "no passphrase_file, credential or prompt is set in [provider.native]";
         let reason = fault.map_or_else(|| nothing.into(), |fault| format!("{fault}; {nothing}"));
-        if !(config.provider.kmip.is_on() || config.control.is_on()) || file.exists() {
+        let elsewhere = config.provider.kmip.is_on() || config.provider.openbao.is_on();
+        if !(elsewhere || config.control.is_on()) || file.exists() {
             tracing::warn!("the key provider {NATIVE} is not open: {reason}");
             closed.push(ClosedProvider { name: NATIVE.into(), reason });
         }

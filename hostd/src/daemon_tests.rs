@@ -31,6 +31,20 @@ fn a_host_with_key_servers_alone_does_not_miss_the_native_provider() {
 }
 
 #[test]
+fn a_host_may_have_all_kinds_of_providers() {
+    let openbao =
+        "[provider.openbao]\n[[provider.openbao.server]]\nhost = \"127.0.0.1\"\nport = 1\n";
+    assert_eq!(opened(openbao).unwrap(), (vec!["openbao".to_owned()], vec![]));
+    let both = format!("{KMIP}{openbao}");
+    assert_eq!(opened(&both).unwrap().0, ["kms", "openbao"]);
+    let (open, _) = opened(&format!("[provider]\ndefault = \"openbao\"\n{both}")).unwrap();
+    assert_eq!(open, ["openbao", "kms"]);
+    let bad = openbao.replace("[provider.openbao]", "[provider.openbao]\nmount = \"a//b\"");
+    let said = opened(&bad).unwrap_err().to_string();
+    assert!(said.contains("mount") && said.contains("check [provider.openbao]"), "{said}");
+}
+
+#[test]
 fn a_default_that_is_closed_is_not_replaced_in_silence() {
     let error = opened(&format!("[provider]\ndefault = \"native\"\n{KMIP}")).unwrap_err();
     let said = error.to_string();

@@ -5,7 +5,7 @@
 
 use cryptfs::seal::SealError;
 use crypto::KeyError;
-use hostd_api::error::{ErrorCode, LockReason};
+use hostd_api::error::{ErrorCode, LockCode, LockReason};
 use hostd_api::link::{Failure, LinkError};
 use kms_client::KmsError;
 use std::io;
@@ -86,6 +86,18 @@ impl Fault {
     /// The state of the thing does not allow it.
     pub fn wrong_state(message: impl Into<String>, remedy: impl Into<String>) -> Self {
         Self::refused(ErrorCode::WrongState, message, remedy)
+    }
+
+    /// Whether the same verb may succeed later with nothing changed here: a key cannot be had now.
+    #[must_use]
+    pub(crate) fn may_pass(&self) -> bool {
+        match self {
+            Self::Locked { reason, .. } => {
+                matches!(reason.code, LockCode::ProviderUnavailable | LockCode::FetchFailed)
+            }
+            Self::Provider(fault) => fault.is_transient(),
+            _ => false,
+        }
     }
 
     /// A file operation on `path` failed; used as `.map_err(Fault::io("open", path))`.

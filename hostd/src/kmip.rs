@@ -1,7 +1,9 @@
 //! Verbs on the key servers: health, and the set-up of trust.
 //!
-//! Owns the way from the API to `kms_client`; never sees a key. The files are those of the configuration.
+//! Owns the way from the API to `kms_client`; never sees a key. The files are those of the configuration. KMIP and OpenBao servers
+//! know a host by its certificate, and are trusted, in the same way; a verb names the provider where both are set up.
 
+use crate::config::{Kmip, OpenBao};
 use crate::fault::Fault;
 use crate::host::Host;
 use crate::keys::{now, provider_info};
@@ -12,6 +14,7 @@ use hostd_api::kms::{
 use hostd_api::types::ProviderInfo;
 use kms_client::kmip::setup::{self, Shown};
 use kms_client::kmip::tls::TlsFiles;
+use std::path::Path;
 
 impl Host {
     /// `GET /v1/keys/providers`: checks every provider, and tells how it is.
@@ -34,7 +37,8 @@ impl Host {
     /// # Errors
     /// A name that cannot be in a certificate; faults of the files.
     pub fn kmip_csr(&self, body: &CommonName) -> Result<SigningRequest, Fault> {
-        let request = setup::request(&self.kmip_files()?, &body.common_name)?;
+        let request =
+            setup::request(&self.tls_files(body.provider.as_deref())?, &body.common_name)?;
         Ok(SigningRequest { request })
     }
 
@@ -43,7 +47,8 @@ impl Host {
     /// # Errors
     /// No request was made, or it is for another key; faults of the files.
     pub fn kmip_import(&self, body: &ImportCertificate) -> Result<CertificateInfo, Fault> {
-        let shown = setup::import(&self.kmip_files()?, &body.certificate, now)?;
+        let shown =
+            setup::import(&self.tls_files(body.provider.as_deref())?, &body.certificate, now)?;
         Ok(info(shown, false))
     }
 
@@ -52,7 +57,8 @@ impl Host {
     /// # Errors
     /// A name that cannot be in a certificate; faults of the files.
     pub fn kmip_self_signed(&self, body: &CommonName) -> Result<CertificateInfo, Fault> {
-        let shown = setup::self_signed(&self.kmip_files()?, &body.common_name, now)?;
+        let shown =
+            setup::self_signed(&self.tls_files(body.provider.as_deref())?, &body.common_name, now)?;
         Ok(info(shown, false))
     }
 
@@ -67,7 +73,7 @@ impl Host {
                 return Err(Fault::invalid(message, "write the whole path"));
             }
         }
-        let files = self.kmip_files()?;
+        let files = self.tls_files(body.provider.as_deref())?;
         let shown = setup::install(&files, &body.certificate, &body.key, now)?;
         Ok(info(shown, false))
     }
@@ -77,19 +83,21 @@ impl Host {
     /// # Errors
     /// A server that is not configured or shows no certificate; another certificate than the one that was seen.
     pub fn kmip_server(&self, body: &TrustServer) -> Result<CertificateInfo, Fault> {
-        let files = self.kmip_files()?;
-        let server = self.config.provider.kmip.server.iter().find(|server| {
-            body.server == server.host || body.server == format!("{}:{}", server.host, server.port)
-        });
-        let server = server.ok_or_else(|| {
+        let provider = self.key_servers(body.provider.as_deref())?;
+        let server = provider.server(&body.server).ok_or_else(|| {
             Fault::refused(
                 ErrorCode::NotFound,
-                format!("{} is none of the servers in [[provider.kmip.server]]", body.server),
+                format!(
+                    "{} is none of the servers in [[{}.server]]",
+                    body.server,
+                    provider.section()
+                ),
                 "see `coffer key provider status`",
             )
         })?;
-        let name = server.tls_name.as_deref();
-        let shown = setup::look(&server.host, server.port, name, &files, now)?;
+        let files = provider.files(&self.config.state_dir);
+        let (host, port, name) = server;
+        let shown = setup::look(host, port, name, &files, now)?;
         let Some(seen) = &body.sha256 else { return Ok(info(shown, false)) };
         let seen: String = seen.chars().filter(|c| *c != ':' && !c.is_whitespace()).collect();
         if !seen.eq_ignore_ascii_case(&shown.sha256) {
@@ -102,15 +110,85 @@ impl Host {
         Ok(info(shown, true))
     }
 
-    fn kmip_files(&self) -> Result<TlsFiles, Fault> {
-        let kmip = &self.config.provider.kmip;
-        if kmip.is_on() {
-            return Ok(kmip.files(&self.config.state_dir));
+    fn tls_files(&self, provider: Option<&str>) -> Result<TlsFiles, Fault> {
+        Ok(self.key_servers(provider)?.files(&self.config.state_dir))
+    }
+
+    /// The provider of this name; without one, the only one that has key servers.
+    fn key_servers(&self, name: Option<&str>) -> Result<KeyServers<'_>, Fault> {
+        let (kmip, openbao) = (&self.config.provider.kmip, &self.config.provider.openbao);
+        let kmip = kmip.is_on().then_some(KeyServers::Kmip(kmip));
+        let openbao = openbao.is_on().then_some(KeyServers::OpenBao(openbao));
+        let known: Vec<_> = kmip.into_iter().chain(openbao).collect();
+        let chosen: Vec<_> =
+            known.iter().filter(|one| name.is_none_or(|name| name == one.name())).collect();
+        match (chosen.as_slice(), known.as_slice()) {
+            ([one], _) => Ok(**one),
+            (_, []) => Err(Fault::wrong_state(
+                "no provider with key servers is set up on this host",
+                "add a [[provider.kmip.server]] or [[provider.openbao.server]] to the configuration, and restart hostd",
+            )),
+            ([], _) => Err(Fault::refused(
+                ErrorCode::NotFound,
+                format!("there is no provider {} with key servers", name.unwrap_or_default()),
+                "see `coffer key provider status`",
+            )),
+            _ => Err(Fault::invalid(
+                "more than one provider has key servers",
+                "name one with --provider",
+            )),
         }
-        Err(Fault::wrong_state(
-            "no KMIP provider is set up on this host",
-            "add a [[provider.kmip.server]] to the configuration, and restart hostd",
-        ))
+    }
+}
+
+/// A provider that has key servers.
+#[derive(Clone, Copy)]
+enum KeyServers<'a> {
+    Kmip(&'a Kmip),
+    OpenBao(&'a OpenBao),
+}
+
+impl<'a> KeyServers<'a> {
+    fn name(self) -> &'a str {
+        match self {
+            Self::Kmip(kmip) => &kmip.name,
+            Self::OpenBao(openbao) => &openbao.name,
+        }
+    }
+
+    /// Its section of the configuration.
+    fn section(self) -> &'static str {
+        match self {
+            Self::Kmip(_) => "provider.kmip",
+            Self::OpenBao(_) => "provider.openbao",
+        }
+    }
+
+    fn files(self, state_dir: &Path) -> TlsFiles {
+        match self {
+            Self::Kmip(kmip) => kmip.files(state_dir),
+            Self::OpenBao(openbao) => openbao.files(state_dir),
+        }
+    }
+
+    /// Host, port and TLS name of a server that is called `HOST` or `HOST:PORT`.
+    fn server(self, called: &str) -> Option<(&'a str, u16, Option<&'a str>)> {
+        let all: Vec<_> = match self {
+            Self::Kmip(kmip) => kmip
+                .server
+                .iter()
+                .map(|s| (s.host.as_str(), s.port, s.tls_name.as_deref()))
+                .collect(),
+            Self::OpenBao(openbao) => openbao
+                .server
+                .iter()
+                .map(|s| (s.host.as_str(), s.port, s.tls_name.as_deref()))
+                .collect(),
+        };
+        let is_it = |(host, port, _): &(&str, u16, Option<&str>)| {
+            called == *host || called == format!("{host}:{port}")
+        };
+        all.into_iter().find(is_it)
     }
 }
 

@@ -3,6 +3,10 @@
 //! Real parts all of them: native provider with a cheap passphrase KDF, datastore, state. Only the vmd program
 //! is absent, so what needs one is tested by the integration tests of the workspace.
 
+mod keeper;
+
+pub(crate) use keeper::Keeper;
+
 use crate::config::{Config, Control, DatastoreConfig};
 use crate::control::api_error;
 use crate::datastore::Datastore;
@@ -95,6 +99,14 @@ impl TestHost {
         Self { host: build(dir.path(), &store, true), dir }
     }
 
+    /// The same host after a restart with a provider that keeps its keys, which new keys come from.
+    pub(crate) fn with_keeper(self, keeper: &Arc<Keeper>) -> Self {
+        let (store, Self { host, dir }) = (self.store(), self);
+        drop(host);
+        let keeper = Arc::clone(keeper) as Arc<dyn KeyProvider>;
+        Self { host: build_with(dir.path(), &store, true, vec![keeper]), dir }
+    }
+
     fn rebuilt(self, store: &Path, open: bool) -> Self {
         let Self { host, dir } = self;
         // The lock files and the key file are held until the last user is gone.
@@ -162,6 +174,11 @@ fn control(dir: &Path) -> Control {
 }
 
 fn build(dir: &Path, store: &Path, open: bool) -> Arc<Host> {
+    build_with(dir, store, open, Vec::new())
+}
+
+/// `first` are the providers before the native one.
+fn build_with(dir: &Path, store: &Path, open: bool, first: Vec<Arc<dyn KeyProvider>>) -> Arc<Host> {
     let config = Config {
         control: control(dir),
         run_dir: dir.join("run"),
@@ -187,7 +204,8 @@ fn build(dir: &Path, store: &Path, open: bool) -> Arc<Host> {
         });
         Arc::new(opened)
     });
-    let providers: Vec<_> = native.iter().map(|n| Arc::clone(n) as Arc<dyn KeyProvider>).collect();
+    let own = native.iter().map(|n| Arc::clone(n) as Arc<dyn KeyProvider>);
+    let providers: Vec<_> = first.into_iter().chain(own).collect();
     let closed = ClosedProvider { name: NATIVE.into(), reason: "no passphrase".into() };
     let closed = if open { Vec::new() } else { vec![closed] };
     let source = if config.control.is_on() { Source::ControlPlaneToo } else { Source::Providers };

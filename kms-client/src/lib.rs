@@ -6,6 +6,8 @@
 //! the [`Kek`](crypto::Kek) of that id into its own locked memory.
 #![forbid(unsafe_code)]
 
+pub mod bao;
+mod checker;
 mod error;
 pub mod kmip;
 pub mod native;
@@ -13,6 +15,6 @@ mod provider;
 
 pub use error::KmsError;
 pub use provider::{
-    Clock, Health, KeyDifference, KeyProvider, KeyRecord, KeyState, ProviderStatus, Said,
+    Clock, Custody, Health, KeyDifference, KeyProvider, KeyRecord, KeyState, ProviderStatus, Said,
     ServerStatus,
 };

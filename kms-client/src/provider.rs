@@ -5,7 +5,7 @@
 //! one by the part of a key id before the slash.
 
 use crate::KmsError;
-use crypto::{Arena, Kek, KeyId};
+use crypto::{Arena, Kek, KeyId, OpaqueKey, Wrapped};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 
@@ -13,7 +13,19 @@ use std::collections::BTreeSet;
 /// code reads the clock by itself and tests choose the time.
 pub type Clock = fn() -> u64;
 
+/// Where a KEK is while it wraps and unwraps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Custody {
+    /// Hosts get it by [`KeyProvider::fetch`] and use it themselves, for as long as they may keep it.
+    Host,
+    /// It never leaves the provider; each use is a call of [`KeyProvider::wrap`] or [`KeyProvider::unwrap`].
+    Provider,
+}
+
 /// A place where KEKs live.
+///
+/// Every provider wraps and unwraps data keys. One that gives its KEKs to hosts ([`Custody::Host`]) lets them do it without asking
+/// again, which is what a keyring is for; one that does not ([`Custody::Provider`]) is asked each time.
 ///
 /// What callers may rely on, whichever provider it is:
 ///
@@ -40,10 +52,9 @@ pub type Clock = fn() -> u64;
 ///   [`KmsError::Unavailable`]; all nodes up and none has it is [`KmsError::NotFound`]; a key that is
 ///   not ours is [`KmsError::Denied`], one in a state that forbids its use [`KmsError::Inactive`]; a deactivated one is fetched, but
 ///   [`may_wrap`](KeyProvider::may_wrap) refuses it.
-/// - **Transit engine** (OpenBao): its own key never leaves the server, so a KEK there is a data key
-///   that the engine made and encrypted. The ciphertext is stored beside the engine, found by uid, and
-///   `fetch` has the engine decrypt it. Rotating the engine's key rewraps that ciphertext only, and
-///   taking away the right to decrypt cuts off every KEK at once.
+/// - **Transit engine** (OpenBao): [`Custody::Provider`]. The KEK is a key of the engine, `wrap` is its encrypt with what the
+///   data key belongs to as associated data, `unwrap` its decrypt; `renew` makes a new version of the key, by which `wrap`
+///   wraps from then on, while older wraps still open.
 pub trait KeyProvider: Send + Sync {
     /// Name of the provider: the part of its key ids before the slash.
     fn name(&self) -> &str;
@@ -55,12 +66,58 @@ pub trait KeyProvider: Send + Sync {
     /// fault that kept the key from being made. No key id means that nothing may be wrapped.
     fn create_key(&self) -> Result<KeyId, KmsError>;
 
+    /// Where its KEKs are used.
+    fn custody(&self) -> Custody {
+        Custody::Host
+    }
+
     /// Brings the KEK of an id into `arena`.
     ///
     /// # Errors
     /// [`KmsError::NotFound`] when this provider has no such key (also when the id names another
-    /// provider); otherwise the fault that kept the key from being fetched.
+    /// provider); [`KmsError::Denied`] with [`Custody::Provider`]; otherwise the fault that kept the key from being fetched.
     fn fetch(&self, key: &KeyId, arena: &Arena) -> Result<Kek, KmsError>;
+
+    /// Wraps a data key that belongs to `bound`: a text that [`unwrap`](Self::unwrap) must be given again, where the provider
+    /// can tie one to the wrap. The wrap has been opened once when this returns.
+    ///
+    /// # Errors
+    /// As for [`fetch`](Self::fetch).
+    fn wrap(
+        &self,
+        key: &KeyId,
+        data: &OpaqueKey,
+        _bound: &str,
+        arena: &Arena,
+    ) -> Result<Wrapped, KmsError> {
+        Ok(self.fetch(key, arena)?.wrap_opaque(data)?)
+    }
+
+    /// Opens a wrap that belongs to `bound`, into `arena`.
+    ///
+    /// # Errors
+    /// As for [`fetch`](Self::fetch); [`KmsError::BadKey`] when the key does not open it.
+    fn unwrap(
+        &self,
+        key: &KeyId,
+        wrapped: &Wrapped,
+        _bound: &str,
+        arena: &Arena,
+    ) -> Result<OpaqueKey, KmsError> {
+        self.fetch(key, arena)?.open_opaque(arena, wrapped).map_err(|e| KmsError::BadKey {
+            provider: self.name().to_owned(),
+            reason: e.to_string(),
+        })
+    }
+
+    /// Gives a key a new version, by which it wraps from now on; `false` where keys have no versions, and nothing was done.
+    ///
+    /// # Errors
+    /// The fault that kept it from being made. After an outcome in doubt there may be one more version, which changes nothing
+    /// for what is wrapped.
+    fn renew(&self, _key: &KeyId) -> Result<bool, KmsError> {
+        Ok(false)
+    }
 
     /// The keys that this provider has a record of, oldest first.
     ///
@@ -141,7 +198,7 @@ pub enum KeyState {
 /// How a provider is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProviderStatus {
-    /// Kind of provider: `native` or `kmip`.
+    /// Kind of provider: `native`, `kmip` or `openbao`.
     pub kind: &'static str,
     /// What it can do now.
     pub health: Health,

@@ -4,6 +4,11 @@
 
 #![expect(clippy::unwrap_used, reason = "a test whose machine does not do what it must has failed")]
 
+#[path = "../../kms-client/tests/bao/api.rs"]
+mod api;
+#[path = "../../kms-client/tests/bao/servers.rs"]
+#[expect(dead_code, reason = "what only groups of servers need")]
+mod bao_servers;
 mod crash;
 mod cut;
 mod damage;
@@ -25,7 +30,11 @@ mod markers;
 mod marks;
 mod names;
 mod nbd_guest;
+mod openbao;
 mod owner;
+#[path = "../../kms-client/tests/kmip/pki.rs"]
+#[expect(dead_code, reason = "more kinds of certificates than these tests need")]
+mod pki;
 mod plane;
 mod races;
 mod reconnect;

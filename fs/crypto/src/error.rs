@@ -69,13 +69,16 @@ pub enum KeyError {
         source: io::Error,
     },
     /// A key server sent, or is to be sent, a key of another length.
-    #[error("a key-encryption key has {expected} bytes, not {found}")]
+    #[error("such a key has {expected} bytes, not {found}")]
     WireLength {
         /// Bytes of a key.
         expected: usize,
         /// Bytes there are.
         found: usize,
     },
+    /// A key server sent a text that is not the base64 of a key.
+    #[error("the key is not in base64 (RFC 4648 section 4)")]
+    WireText,
     /// A key server sent nothing but zeros for a key.
     #[error("the key is all zeros; no generator makes such a key")]
     WireZero,

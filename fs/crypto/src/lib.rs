@@ -23,8 +23,9 @@
 //! # }
 //! ```
 //!
-//! No function takes or returns an unencrypted key as bytes, but for the two that a client of key servers needs
-//! ([`Kek::from_wire`], [`Kek::to_wire`]): such a key comes and goes in a message. Key types have no `Clone`, no
+//! No function takes or returns an unencrypted key as bytes, but for those that a client of key servers needs
+//! ([`Kek::from_wire`], [`Kek::to_wire`], [`OpaqueKey::from_base64`], [`OpaqueKey::write_base64`]): such a key comes and
+//! goes in a message. Key types have no `Clone`, no
 //! comparison, no serialisation, and a `Debug` that prints their name only; they are wiped on drop.
 //!
 //! What is not covered: what the processor's general registers hold (and, other than on x86-64, its
@@ -42,6 +43,7 @@ mod kdf;
 mod key_id;
 mod keys;
 mod mac;
+mod opaque;
 mod passphrase;
 mod random;
 mod registers;
@@ -68,6 +70,7 @@ pub use hpke::{HostKey, HostPublicKey, PushContext, SealedKek};
 pub use key_id::{KeyId, KeyIdError};
 pub use keys::{DataKey, Dek, HomeKey, Kek, MacSource, RootKey};
 pub use mac::MacKey;
+pub use opaque::OpaqueKey;
 pub use passphrase::{Argon2Params, MAX_PASSPHRASE_BYTES, Passphrase};
 pub use random::random_array;
 pub use self_test::{SelfTestError, self_test};
@@ -75,4 +78,5 @@ pub use sheet::{KeySheet, MAX_SHEET_KEYS, SheetKey};
 pub use siv::SivKey;
 #[cfg(feature = "aws-lc")]
 pub use tpm::{TpmPoint, TpmSalt, TpmSession};
+pub use wrap::{WrapAlg, Wrapped};
 pub use xts::{Engine, SECTOR_BYTES, Unit, UnitError, Xts, XtsError};

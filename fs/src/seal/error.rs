@@ -215,8 +215,8 @@ pub enum Flaw {
         /// What it holds.
         found: String,
     },
-    /// A feature twice, or one that does not belong to the policy.
-    #[error("its features are not those that its policy needs")]
+    /// A feature twice, one that does not belong to policy and wraps, or one that is missing.
+    #[error("its features are not those that its policy and its wraps need")]
     Features,
     /// The sequence number is used up.
     #[error("its sequence number cannot grow any more")]

@@ -103,6 +103,9 @@ pub struct EndedKey {
 pub struct CommonName {
     /// Common name of the certificate.
     pub common_name: String,
+    /// The provider, where more than one has key servers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub provider: Option<String>,
 }
 
 /// A request for a certificate.
@@ -118,6 +121,9 @@ pub struct SigningRequest {
 pub struct ImportCertificate {
     /// The certificate, then those that lead to its authority, PEM.
     pub certificate: String,
+    /// The provider, where more than one has key servers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub provider: Option<String>,
 }
 
 /// `POST /v1/keys/kmip/pair`: files of this host that hostd takes over as copies.
@@ -130,6 +136,9 @@ pub struct InstallPair {
     /// PEM file with its private key, readable by its owner only.
     #[schema(value_type = String)]
     pub key: PathBuf,
+    /// The provider, where more than one has key servers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub provider: Option<String>,
 }
 
 /// `POST /v1/keys/kmip/server`: which server to look at, and whether to trust what it shows.
@@ -141,6 +150,9 @@ pub struct TrustServer {
     /// Trust its certificate from now on, if this is its SHA-256; only look at it when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sha256: Option<String>,
+    /// The provider, where more than one has key servers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub provider: Option<String>,
 }
 
 /// A certificate, as it is shown to a person.

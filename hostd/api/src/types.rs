@@ -3,12 +3,14 @@
 mod check;
 mod disk;
 mod home;
+mod rotate;
 mod tls;
 
 pub use crate::cache::CacheMode;
 pub use check::{CheckReport, CheckVm, Finding, FindingGrade, FindingRepair};
 pub use disk::ResizeDisk;
 pub use home::{HomeMode, HomeMount, HomeNames, HomeState, MountVm, UmountVm};
+pub use rotate::{RotateKeys, RotateReport, RotatedVm};
 pub use tls::{SetTls, TlsInfo};
 
 use crate::control::{ControlInfo, CryptoState};
@@ -278,7 +280,7 @@ pub struct KeyStatus {
 pub struct ProviderInfo {
     /// Name, the part of a key id before the slash.
     pub name: String,
-    /// `native` or `kmip`.
+    /// `native`, `kmip` or `openbao`.
     pub kind: String,
     /// New keys come from here.
     pub default: bool,
@@ -334,6 +336,8 @@ pub enum KeyringState {
     Expiring,
     /// Dropped on request; not fetched again until a VM that needs it is unlocked.
     Evicted,
+    /// In use here, but kept by its provider, which is asked each time.
+    Remote,
 }
 
 /// `GET /v1/keys/backup`: the sealed key file, to be written away by the caller.
@@ -351,40 +355,4 @@ pub struct KeyBackup {
 pub struct ConfirmBackup {
     /// SHA-256 of what was stored, in hex.
     pub sha256: String,
-}
-
-/// `POST /v1/keys/rotate`: a new KEK, the old wraps replaced (shallow recrypt).
-#[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct RotateKeys {
-    /// Only this VM; all VMs when absent.
-    #[serde(default)]
-    pub vm: Option<String>,
-    /// Key to wrap by, `provider/uid`: one of a provider of this host, or one that was pushed. A new one of the default
-    /// provider for each VM when absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub key_id: Option<String>,
-    /// Do it although another host uses a VM.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub force: bool,
-}
-
-/// What a rotation did.
-#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
-pub struct RotateReport {
-    /// One entry a VM.
-    pub vms: Vec<RotatedVm>,
-}
-
-/// What a rotation did to one VM.
-#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
-pub struct RotatedVm {
-    /// Name of the VM.
-    pub vm: String,
-    /// The new key id, when it went well.
-    pub key_id: Option<String>,
-    /// Number of safes and descriptors rewritten.
-    pub rewrapped: u32,
-    /// What went wrong, when it did; the old key still opens the VM then.
-    pub error: Option<String>,
 }

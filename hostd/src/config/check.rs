@@ -3,7 +3,7 @@
 //! Owns the rules; reads nothing but `/etc/group`. One function a topic, each returns the first fault found.
 
 use super::{Config, ConfigError, Control, DangerZone, Kmip, Tls};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Bounds of the key arena in KiB: below, a handful of keys fill it; above, it is surely a mistake.
 const KEY_MEMORY_KIB: std::ops::RangeInclusive<usize> = 64..=1_048_576;
@@ -32,14 +32,14 @@ const VMS: std::ops::RangeInclusive<usize> = 1..=100_000;
 /// Longest name of a user or an operation policy; servers keep them in columns of tables.
 const KMIP_TEXT: usize = 255;
 
-/// Most KMIP servers: the largest clusters known have 20 clones.
-const KMIP_SERVERS: usize = 32;
+/// Most key servers of a provider: the largest KMIP clusters known have 20 clones.
+const KEY_SERVERS: usize = 32;
 
-/// Bounds of the time for one operation of a KMIP provider, in seconds. A verb waits a minute for a key at most.
-const KMIP_TIMEOUT: std::ops::RangeInclusive<u64> = 1..=50;
+/// Bounds of the time for one operation of key servers, in seconds. A verb waits a minute for a key at most.
+const KEY_TIMEOUT: std::ops::RangeInclusive<u64> = 1..=50;
 
-/// Bounds of the pause between checks of the KMIP servers, in seconds.
-const KMIP_CHECK: std::ops::RangeInclusive<u64> = 5..=86_400;
+/// Bounds of the pause between checks of key servers, in seconds.
+const KEY_CHECK: std::ops::RangeInclusive<u64> = 5..=86_400;
 
 type Problem = (String, String, String);
 
@@ -48,6 +48,7 @@ pub(super) fn check(config: &Config, file: &Path) -> Result<(), ConfigError> {
         .or_else(|| datastores(config))
         .or_else(|| passphrase(config))
         .or_else(|| kmip(&config.provider.kmip))
+        .or_else(|| openbao(config))
         .or_else(|| default_provider(config))
         .or_else(|| groups(config))
         .or_else(|| tls(&config.tls))
@@ -136,54 +137,105 @@ fn is_credential(name: &str) -> bool {
     !name.is_empty() && !name.contains('/') && !name.starts_with('.')
 }
 
-fn kmip(kmip: &Kmip) -> Option<Problem> {
-    let key = |name: &str| format!("provider.kmip.{name}");
-    let paths = [
-        ("certificate", &kmip.certificate),
-        ("key", &kmip.key),
-        ("ca", &kmip.ca),
-        ("pinned", &kmip.pinned),
-        ("password_file", &kmip.password_file),
-    ];
-    for (name, path) in paths.iter().filter_map(|(name, path)| Some((name, path.as_ref()?))) {
+/// What providers with key servers have in common.
+struct KeyServers<'a> {
+    section: &'static str,
+    name: &'a str,
+    files: &'a [(&'static str, Option<&'a PathBuf>)],
+    timeout_seconds: u64,
+    check_seconds: u64,
+    servers: usize,
+}
+
+fn key_servers(given: &KeyServers<'_>) -> Option<Problem> {
+    let key = |name: &str| format!("provider.{}.{name}", given.section);
+    for (name, path) in given.files.iter().filter_map(|(name, path)| Some((name, (*path)?))) {
         if !path.is_absolute() {
             let reason = format!("{} is relative", path.display());
             return problem(key(name), reason, "write the whole path");
         }
-        if !kmip.is_on() {
-            let remedy = "add a [[provider.kmip.server]]";
-            return problem(key(name), "it is set, but there is no server", remedy);
+        if given.servers == 0 {
+            let remedy = format!("add a [[provider.{}.server]]", given.section);
+            return problem(key(name), "it is set, but there is no server", &remedy);
         }
     }
-    if kmip.ca.is_some() && kmip.pinned.is_some() {
+    let set = |wanted| given.files.iter().any(|(name, path)| *name == wanted && path.is_some());
+    if set("ca") && set("pinned") {
         return problem(key("pinned"), "ca is set as well", "keep one of them");
     }
-    if kmip.name == crate::keys::NATIVE || crypto::KeyId::new(&kmip.name, "1").is_err() {
-        let reason = format!("{:?} cannot be the name of this provider", kmip.name);
+    if given.name == crate::keys::NATIVE || crypto::KeyId::new(given.name, "1").is_err() {
+        let reason = format!("{:?} cannot be the name of this provider", given.name);
         return problem(key("name"), reason, "use 1 to 64 letters, digits and . _ -");
     }
     let ranges = [
-        ("timeout_seconds", KMIP_TIMEOUT.contains(&kmip.timeout_seconds), KMIP_TIMEOUT),
-        ("check_seconds", KMIP_CHECK.contains(&kmip.check_seconds), KMIP_CHECK),
+        ("timeout_seconds", KEY_TIMEOUT.contains(&given.timeout_seconds), KEY_TIMEOUT),
+        ("check_seconds", KEY_CHECK.contains(&given.check_seconds), KEY_CHECK),
     ];
     if let Some((name, _, range)) = ranges.into_iter().find(|(_, fine, _)| !fine) {
         let remedy = format!("choose one of {range:?}");
         return problem(key(name), "the value is out of range", &remedy);
     }
+    if given.servers > KEY_SERVERS {
+        let reason = format!("there are {} servers, the limit is {KEY_SERVERS}", given.servers);
+        return problem(key("server"), reason, "remove some");
+    }
+    None
+}
+
+fn kmip(kmip: &Kmip) -> Option<Problem> {
+    let files = [
+        ("certificate", kmip.certificate.as_ref()),
+        ("key", kmip.key.as_ref()),
+        ("ca", kmip.ca.as_ref()),
+        ("pinned", kmip.pinned.as_ref()),
+        ("password_file", kmip.password_file.as_ref()),
+    ];
+    let common = KeyServers {
+        section: "kmip",
+        name: &kmip.name,
+        files: &files,
+        timeout_seconds: kmip.timeout_seconds,
+        check_seconds: kmip.check_seconds,
+        servers: kmip.server.len(),
+    };
+    if let Some(found) = key_servers(&common) {
+        return Some(found);
+    }
+    let key = |name: &str| format!("provider.kmip.{name}");
     for (name, text) in [("operation_policy", &kmip.operation_policy), ("user", &kmip.user)] {
         if text.as_ref().is_some_and(|text| text.is_empty() || text.len() > KMIP_TEXT) {
             let reason = format!("it does not have 1 to {KMIP_TEXT} bytes");
             return problem(key(name), reason, "ask who runs the servers");
         }
     }
-    if let Some(found) = kmip_account(kmip) {
-        return Some(found);
+    if kmip.copies == 0 {
+        return problem(key("copies"), "there must be 1 copy at least", "choose another number");
     }
-    if kmip.copies == 0 || kmip.server.len() > KMIP_SERVERS {
-        let reason = format!("there must be 1 copy at least and {KMIP_SERVERS} servers at most");
-        return problem(key("copies"), reason, "choose another number");
+    kmip_account(kmip)
+}
+
+fn openbao(config: &Config) -> Option<Problem> {
+    let openbao = &config.provider.openbao;
+    let files = [
+        ("certificate", openbao.certificate.as_ref()),
+        ("key", openbao.key.as_ref()),
+        ("ca", openbao.ca.as_ref()),
+        ("pinned", openbao.pinned.as_ref()),
+    ];
+    let common = KeyServers {
+        section: "openbao",
+        name: &openbao.name,
+        files: &files,
+        timeout_seconds: openbao.timeout_seconds,
+        check_seconds: openbao.check_seconds,
+        servers: openbao.server.len(),
+    };
+    let kmip = &config.provider.kmip;
+    if openbao.is_on() && kmip.is_on() && openbao.name == kmip.name {
+        let reason = format!("{:?} is the name of the KMIP provider", openbao.name);
+        return problem("provider.openbao.name", reason, "give each provider its own name");
     }
-    None
+    key_servers(&common)
 }
 
 /// User name and password for key servers.
@@ -214,8 +266,9 @@ fn kmip_account(kmip: &Kmip) -> Option<Problem> {
 
 fn default_provider(config: &Config) -> Option<Problem> {
     let name = config.default_provider();
-    let kmip = &config.provider.kmip;
-    if name == crate::keys::NATIVE || (kmip.is_on() && name == kmip.name) {
+    let (kmip, openbao) = (&config.provider.kmip, &config.provider.openbao);
+    let servers = (kmip.is_on() && name == kmip.name) || (openbao.is_on() && name == openbao.name);
+    if name == crate::keys::NATIVE || servers {
         return None;
     }
     problem(

@@ -6,6 +6,8 @@ const STORE: &str = "[[datastore]]\nname = \"local\"\npath = \"/srv/coffer\"\n";
 
 const SERVER: &str = "[[provider.kmip.server]]\nhost = \"kms1\"\n";
 
+const BAO: &str = "[[provider.openbao.server]]\nhost = \"bao1\"\n";
+
 const TLS: &str = "[tls]\ncertificate = \"/c\"\nkey = \"/k\"\nclient_ca = \"/a\"\n";
 
 fn parse(text: &str) -> Result<Config, ConfigError> {
@@ -73,6 +75,12 @@ fn the_sample_names_every_key() {
         "password_credential",
         "check_seconds",
         "allow_compromised",
+        "mount",
+        "auth_mount",
+        "role",
+        "namespace",
+        "key_prefix",
+        "transit_key",
         "host",
         "port",
         "tls_name",
@@ -119,6 +127,9 @@ fn examples_of_the_sample_are_valid() {
             }
             "password_credential" => {
                 format!("{STORE}[provider.kmip]\nuser = \"u\"\n{setting}\n{SERVER}")
+            }
+            "role" | "namespace" | "transit_key" => {
+                format!("{STORE}[provider.openbao]\n{setting}\n{BAO}")
             }
             "ca" | "pinned" | "operation_policy" => {
                 format!("{STORE}[provider.kmip]\n{setting}\n{SERVER}")
@@ -173,7 +184,19 @@ fn faults_name_file_key_reason_and_remedy() {
         ("[tls]\ncertificate = \"c\"\n", "tls.certificate: c is relative", "whole path"),
         ("[tls]\nports = \"9-5\"\n", "line 2, ports: \"9-5\" is no range", "sample-config"),
         ("[limits]\ntls_connections = 0\n", "limits.tls_connections", "choose one of"),
-        ("[provider.openbao]\n", "unknown field", "sample-config"),
+        ("[provider.vault]\n", "unknown field", "sample-config"),
+        (
+            "[provider.openbao]\nca = \"/x\"\n",
+            "provider.openbao.ca: it is set, but",
+            "openbao.server",
+        ),
+        (
+            "[provider.openbao]\nname = \"kmip\"\n[[provider.openbao.server]]\nhost = \"a\"\n\
+             [[provider.kmip.server]]\nhost = \"b\"\n",
+            "the name of the KMIP",
+            "its own name",
+        ),
+        ("[provider.openbao]\nmounts = \"a\"\n", "unknown field", "sample-config"),
         ("[provider.kmip]\nca = \"/x\"\n", "provider.kmip.ca: it is set, but", "kmip.server"),
         (
             "[provider.kmip]\noperation_policy = \"\"\n[[provider.kmip.server]]\nhost = \"a\"\n",
@@ -266,6 +289,32 @@ fn a_kmip_cluster_is_on_with_a_server_and_the_default_then() {
     ] {
         let message = kmip(more).unwrap_err().to_string();
         assert!(message.contains("provider.kmip.") && message.contains(reason), "{message}");
+    }
+}
+
+#[test]
+fn openbao_is_on_with_a_server_and_the_default_then() {
+    let bao = |more: &str| parse(&format!("{STORE}[provider.openbao]\n{more}\n{BAO}"));
+    let config = bao("name = \"vault\"\nkey_prefix = \"h1-\"").unwrap();
+    assert_eq!(config.default_provider(), "vault");
+    let settings = config.provider.openbao.settings(Path::new("/s"));
+    assert_eq!((settings.servers[0].port, settings.mount.as_str()), (8200, "transit"));
+    assert_eq!(settings.tls.key, Path::new("/s/openbao/client.key"));
+    assert_eq!(settings.keys, kms_client::bao::KeyChoice::Each("h1-".into()));
+    let settings = bao("transit_key = \"hosts\"").unwrap().provider.openbao;
+    let settings = settings.settings(Path::new("/s"));
+    assert_eq!(settings.keys, kms_client::bao::KeyChoice::Named("hosts".into()));
+    let both = parse(&format!("{STORE}{SERVER}{BAO}")).unwrap();
+    assert_eq!(both.default_provider(), "kmip");
+    for (more, reason) in [
+        ("ca = \"/a\"\npinned = \"/b\"", "ca is set as well"),
+        ("certificate = \"c\"", "c is relative"),
+        ("name = \"native\"", "cannot be the name"),
+        ("timeout_seconds = 51", "out of range"),
+        ("check_seconds = 4", "out of range"),
+    ] {
+        let message = bao(more).unwrap_err().to_string();
+        assert!(message.contains("provider.openbao.") && message.contains(reason), "{message}");
     }
 }
 

@@ -85,17 +85,9 @@ impl Kmip {
     /// The files, with those that are not set in the folder `kmip` of `state_dir`.
     #[must_use]
     pub fn files(&self, state_dir: &Path) -> TlsFiles {
-        let path = |set: &Option<PathBuf>, name: &str| {
-            set.clone().unwrap_or_else(|| state_dir.join("kmip").join(name))
-        };
-        TlsFiles {
-            certificate: path(&self.certificate, "client.pem"),
-            key: path(&self.key, "client.key"),
-            trust: match &self.ca {
-                Some(ca) => Trust::Authority(ca.clone()),
-                None => Trust::Pinned(path(&self.pinned, "pinned.pem")),
-            },
-        }
+        let [certificate, key, ca, pinned] =
+            [&self.certificate, &self.key, &self.ca, &self.pinned].map(Option::as_deref);
+        tls_files(&state_dir.join("kmip"), certificate, key, ca, pinned)
     }
 
     /// User name, and the file of the password; a systemd credential lies in the folder `credentials`.
@@ -113,7 +105,6 @@ impl Kmip {
     #[must_use]
     pub fn settings(&self, state_dir: &Path, credentials: &Path) -> KmipSettings {
         let operation = Duration::from_secs(self.timeout_seconds);
-        let usual = Budgets::default();
         let server = |server: &KmipServer| ServerSettings {
             host: server.host.clone(),
             port: server.port,
@@ -125,17 +116,32 @@ impl Kmip {
             tls: self.files(state_dir),
             account: self.account(credentials),
             version: self.version.0,
-            budgets: Budgets {
-                connect: usual.connect.min(operation),
-                handshake: usual.handshake.min(operation),
-                request: usual.request.min(operation),
-                operation,
-            },
+            budgets: Budgets::within(operation),
             allow_compromised: self.allow_compromised,
             operation_policy: self.operation_policy.clone(),
             copies: self.copies,
             check_every: Some(Duration::from_secs(self.check_seconds)),
         }
+    }
+}
+
+/// The files of a provider, with those that are not set in `folder`.
+pub(super) fn tls_files(
+    folder: &Path,
+    certificate: Option<&Path>,
+    key: Option<&Path>,
+    ca: Option<&Path>,
+    pinned: Option<&Path>,
+) -> TlsFiles {
+    let path =
+        |set: Option<&Path>, name: &str| set.map_or_else(|| folder.join(name), Path::to_path_buf);
+    TlsFiles {
+        certificate: path(certificate, "client.pem"),
+        key: path(key, "client.key"),
+        trust: match ca {
+            Some(ca) => Trust::Authority(ca.to_owned()),
+            None => Trust::Pinned(path(pinned, "pinned.pem")),
+        },
     }
 }
 

@@ -7,11 +7,13 @@
 mod check;
 mod control;
 mod kmip;
+mod openbao;
 mod tls;
 mod values;
 
 pub use control::Control;
 pub use kmip::{Kmip, KmipServer, KmipVersion};
+pub use openbao::{BaoServer, OpenBao};
 pub use tls::{DiskPattern, PortRange, Tls, TlsClient};
 pub use values::{FileMode, Group, Owner, OwnerError};
 
@@ -100,6 +102,7 @@ pub struct Providers {
     pub default: Option<String>,
     pub native: Native,
     pub kmip: Kmip,
+    pub openbao: OpenBao,
 }
 
 /// The built-in provider.
@@ -257,8 +260,12 @@ impl Config {
     /// Name of the provider that new keys come from.
     #[must_use]
     pub fn default_provider(&self) -> &str {
-        let kmip = &self.provider.kmip;
-        let unsaid = if kmip.is_on() { &kmip.name } else { crate::keys::NATIVE };
+        let (kmip, openbao) = (&self.provider.kmip, &self.provider.openbao);
+        let unsaid = match (kmip.is_on(), openbao.is_on()) {
+            (true, _) => &kmip.name,
+            (false, true) => &openbao.name,
+            (false, false) => crate::keys::NATIVE,
+        };
         self.provider.default.as_deref().unwrap_or(unsaid)
     }
 

@@ -3,20 +3,24 @@
 //! Owns every KEK in memory, those that a control plane pushed (`pushed`), and the providers that the others come from; must
 //! not know safes, VMs or the API. A verb asks for a [`Lease`]; the first one fetches through the provider while others of
 //! the same key wait, and the last one to end starts the clock of expiry. What must only be counted as a user, and needs the
-//! key itself no more, keeps a [`Usage`].
+//! key itself no more, keeps a [`Usage`]. A key that its provider keeps is leased and counted all the same, but nothing is
+//! fetched: who uses the lease asks the provider each time.
 
+mod lease;
 mod pushed;
 mod slot;
 
+pub use lease::{Held, Lease, Usage};
 pub use pushed::{Evicted, Take};
 
-use crypto::{Arena, Kek, KeyId};
+use crypto::{Arena, KeyId};
 use hostd_api::types::KeyringState;
-use kms_client::{KeyProvider, KmsError};
+use kms_client::{Custody, KeyProvider, KmsError};
+use lease::Mark;
 use pushed::Pushed;
 use slot::{Acquired, Slot};
 use std::collections::BTreeMap;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use thiserror::Error;
 
@@ -56,6 +60,14 @@ pub enum KeyringError {
     },
 }
 
+impl KeyringError {
+    /// What the provider of a key said.
+    #[must_use]
+    pub fn of(key: &KeyId, source: KmsError) -> Self {
+        Self::Provider { key: key.clone(), source: source.into() }
+    }
+}
+
 /// A provider that is configured, but could not be opened.
 #[derive(Debug, Clone)]
 pub struct ClosedProvider {
@@ -72,7 +84,7 @@ pub struct Keyring {
     closed: Vec<ClosedProvider>,
     idle: Duration,
     source: Source,
-    slots: Mutex<BTreeMap<KeyId, Slot<Arc<Kek>>>>,
+    slots: Mutex<BTreeMap<KeyId, Slot<Held>>>,
     pushed: Mutex<Pushed>,
     fetched: Condvar,
 }
@@ -145,6 +157,13 @@ impl Keyring {
         self.providers.iter().any(|p| p.name() == provider)
     }
 
+    /// Whether the provider of a key keeps it and is asked for each use.
+    #[must_use]
+    pub fn is_kept_elsewhere(&self, id: &KeyId) -> bool {
+        let provider = self.providers.iter().find(|p| p.name() == id.provider());
+        provider.is_some_and(|provider| provider.custody() == Custody::Provider)
+    }
+
     /// Whether a key may wrap anything new, as far as its provider knows.
     ///
     /// # Errors
@@ -168,7 +187,7 @@ impl Keyring {
                 return self.fetch(id, user);
             };
             match slot.acquire(user) {
-                Acquired::Key(kek) => return Ok(self.leased(id, user, kek)),
+                Acquired::Key(held) => return Ok(self.leased(id, user, held)),
                 Acquired::Evicted => return Err(KeyringError::Evicted(id.clone())),
                 Acquired::Wait => {}
             }
@@ -184,36 +203,36 @@ impl Keyring {
     /// Fetches a key whose slot this thread has put to Fetching; no lock is held meanwhile.
     fn fetch(self: &Arc<Self>, id: &KeyId, user: &str) -> Result<Lease, KeyringError> {
         let guard = FetchGuard { keyring: self, id };
-        let kek = self.get(id)?;
-        let kept = self.slots().get_mut(id).is_some_and(|s| s.fetched(Arc::clone(&kek), user));
+        let held = self.get(id)?;
+        let kept = self.slots().get_mut(id).is_some_and(|s| s.fetched(held.clone(), user));
         drop(guard);
         if kept {
-            return Ok(self.leased(id, user, kek));
+            return Ok(self.leased(id, user, held));
         }
         // Evicted meanwhile, here or by the control plane.
         Err(self.unreachable(id).unwrap_or_else(|| KeyringError::Evicted(id.clone())))
     }
 
-    /// The key, from where it is.
-    fn get(&self, id: &KeyId) -> Result<Arc<Kek>, KeyringError> {
+    /// The key, from where it is, or who keeps it.
+    fn get(&self, id: &KeyId) -> Result<Held, KeyringError> {
         let pushed = self.pushed().get(id).map(Arc::clone);
         if let Some(kek) = pushed {
-            return Ok(kek);
+            return Ok(Held::Kek(kek));
         }
         let provider = self.providers.iter().find(|p| p.name() == id.provider());
         let Some(provider) = provider else {
             let fault = self.unreachable(id);
             return Err(fault.unwrap_or_else(|| KeyringError::NotPushed(id.clone())));
         };
+        if provider.custody() == Custody::Provider {
+            return Ok(Held::Provider(Arc::clone(provider)));
+        }
         let fetched = provider.fetch(id, &self.arena);
-        let failed =
-            |source: KmsError| KeyringError::Provider { key: id.clone(), source: source.into() };
-        Ok(Arc::new(fetched.map_err(failed)?))
+        Ok(Held::Kek(Arc::new(fetched.map_err(|source| KeyringError::of(id, source))?)))
     }
 
-    fn leased(self: &Arc<Self>, id: &KeyId, user: &str, kek: Arc<Kek>) -> Lease {
-        let (keyring, user) = (Arc::clone(self), user.to_owned());
-        Lease { usage: Usage { keyring, id: id.clone(), user, kek: Arc::downgrade(&kek) }, kek }
+    fn leased(self: &Arc<Self>, id: &KeyId, user: &str, held: Held) -> Lease {
+        Lease::new(Arc::clone(self), id.clone(), user.to_owned(), held)
     }
 
     /// Drops a key, and does not fetch it again until [`Keyring::readmit`].
@@ -248,7 +267,11 @@ impl Keyring {
     #[must_use]
     pub fn state(&self, id: &KeyId) -> KeyringState {
         let slots = self.slots();
-        match slots.get(id).map_or(KeyringState::Absent, Slot::state) {
+        let slot = slots.get(id);
+        if let Some(Held::Provider(_)) = slot.and_then(Slot::key) {
+            return KeyringState::Remote;
+        }
+        match slot.map_or(KeyringState::Absent, Slot::state) {
             KeyringState::Absent | KeyringState::Expiring if self.is_pushed(id) => {
                 KeyringState::Present
             }
@@ -263,16 +286,16 @@ impl Keyring {
     }
 
     /// Ends a use of this very key: one that was evicted and came again has users of its own.
-    fn release(&self, id: &KeyId, user: &str, kek: &Weak<Kek>) {
+    fn release(&self, id: &KeyId, user: &str, mark: &Mark) {
         if let Some(slot) = self.slots().get_mut(id)
-            && slot.key().is_some_and(|key| std::ptr::eq(kek.as_ptr(), Arc::as_ptr(key)))
+            && slot.key().is_some_and(|held| held.bears(mark))
         {
             slot.release(user, Instant::now(), self.idle);
         }
     }
 
     /// The slots; a panic of another thread cannot leave them half changed, as every transition is one call.
-    fn slots(&self) -> MutexGuard<'_, BTreeMap<KeyId, Slot<Arc<Kek>>>> {
+    fn slots(&self) -> MutexGuard<'_, BTreeMap<KeyId, Slot<Held>>> {
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -290,66 +313,6 @@ impl Drop for FetchGuard<'_> {
             slots.remove(self.id);
         }
         self.keyring.fetched.notify_all();
-    }
-}
-
-/// A key, and a counted use of it; ends when dropped.
-pub struct Lease {
-    usage: Usage,
-    kek: Arc<Kek>,
-}
-
-/// A counted use of a key without the key, which may be dropped meanwhile by force; ends when dropped.
-pub struct Usage {
-    keyring: Arc<Keyring>,
-    id: KeyId,
-    user: String,
-    kek: Weak<Kek>,
-}
-
-impl Lease {
-    /// The key.
-    #[must_use]
-    pub fn kek(&self) -> &Kek {
-        &self.kek
-    }
-
-    /// Its id.
-    #[must_use]
-    pub fn id(&self) -> &KeyId {
-        &self.usage.id
-    }
-
-    /// The use alone, for as long as the key may be needed again.
-    #[must_use]
-    pub fn into_usage(self) -> Usage {
-        self.usage
-    }
-}
-
-impl Usage {
-    /// Id of the key.
-    #[must_use]
-    pub fn id(&self) -> &KeyId {
-        &self.id
-    }
-}
-
-impl std::fmt::Debug for Lease {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Lease({})", self.id())
-    }
-}
-
-impl std::fmt::Debug for Usage {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Usage({})", self.id)
-    }
-}
-
-impl Drop for Usage {
-    fn drop(&mut self) {
-        self.keyring.release(&self.id, &self.user, &self.kek);
     }
 }
 

@@ -118,6 +118,7 @@ impl<K: Clone> Slot<K> {
     }
 
     /// The key, where it is here.
+    #[must_use]
     pub(super) fn key(&self) -> Option<&K> {
         match self {
             Self::Present { key, .. } | Self::Expiring { key, .. } => Some(key),

@@ -222,7 +222,7 @@ fn a_rotation_moves_vms_to_a_pushed_key_and_back() {
     let rotate = |key: Option<&str>| {
         let key_id = key.map(ToOwned::to_owned);
         t.host
-            .rotate_keys(&RotateKeys { vm: Some("web01".into()), key_id, force: false })
+            .rotate_keys(&RotateKeys { vm: Some("web01".into()), key_id, ..Default::default() })
             .unwrap()
             .vms
             .remove(0)

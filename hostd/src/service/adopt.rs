@@ -8,9 +8,13 @@ use super::{Home, Port, Process, Served, Service, Vmd, start};
 use crate::fault::Fault;
 use crate::files::{self, Locked};
 use crate::host::Host;
+use crate::keyring::Lease;
 use crate::mounts;
 use crate::vm::{Access, Inner, Vm};
+use cryptfs::descriptor::Descriptor;
 use cryptfs::name::Name;
+use cryptfs::seal::Sealed;
+use crypto::KeyId;
 use hostd_api::link::{Link, LinkError, Report, Request, Response};
 use hostd_api::types::HomeMode;
 use rustix::io::Errno;
@@ -284,6 +288,10 @@ impl Host {
             Err(e) => faults.push(e),
         }
         for disk in service.disks.keys() {
+            if let Some(lease) = self.lease_of_keeper(vm, disk) {
+                leases.push(lease);
+                continue;
+            }
             if late() {
                 self.warn(Some(name), slow);
                 break;
@@ -301,6 +309,16 @@ impl Host {
             );
         }
         lost
+    }
+}
+
+impl Host {
+    /// The lease for a disk whose key is kept by its provider. A restart asks that one anyway, so nothing is asked now.
+    fn lease_of_keeper(&self, vm: &Vm, disk: &Name) -> Option<Lease> {
+        let sealed = Sealed::<Descriptor>::read(&vm.folder.descriptor(disk)).ok()?;
+        let kept = |id: &&KeyId| self.keyring.is_kept_elsewhere(id);
+        let id = sealed.key_ids().find(kept)?;
+        self.keyring.lease(id, vm.name.as_str()).ok()
     }
 }
 

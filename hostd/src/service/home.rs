@@ -199,12 +199,12 @@ impl Host {
     pub(super) fn serve_home_again(
         &self,
         vm: &Vm,
-        inner: &mut Inner,
         service: &mut Service,
+        opened: Result<Opened<Safe>, Fault>,
         home: Home,
     ) -> Result<Option<Home>, Fault> {
         let outcome = match home.stage {
-            Stage::Mounted => self.open_safe(vm, inner).and_then(|opened| {
+            Stage::Mounted => opened.and_then(|opened| {
                 home.lease.as_ref().map_or(Ok(()), |lease| lease.check(vm))?;
                 // The dead mount stays until the last moment: an error is better than a folder that takes writes.
                 mounts::detach(&home.target)?;

@@ -8,8 +8,11 @@ use super::{Process, Service, serve, start};
 use crate::fault::Fault;
 use crate::files;
 use crate::host::Host;
-use crate::vm::{Inner, Vm};
+use crate::vm::{Inner, Opened, Vm};
+use cryptfs::descriptor::Descriptor;
 use cryptfs::name::Name;
+use cryptfs::safe::Safe;
+use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::Child;
 use std::sync::Arc;
@@ -27,6 +30,13 @@ const MAX_PAUSE: Duration = Duration::from_secs(5);
 
 /// Stack of a watcher: it waits nearly all its life, and the process locks its memory.
 const STACK: usize = 256 * 1024;
+
+/// What a new vmd is to serve, opened.
+#[derive(Default)]
+struct Keys {
+    disks: BTreeMap<Name, Result<Opened<Descriptor>, Fault>>,
+    home: Option<Result<Opened<Safe>, Fault>>,
+}
 
 /// Whether a restart is over.
 enum Attempt {
@@ -103,6 +113,15 @@ impl Host {
             // It was stopped on purpose, or another process has taken its place.
             _ => return Attempt::Done,
         }
+        // A provider that cannot be reached is no fault of the vmd: clients wait for both.
+        let keys = match self.open_again(vm, inner) {
+            Ok(keys) => keys,
+            Err(e) => {
+                tracing::warn!("the vmd of VM {} waits for its keys: {e}", vm.name);
+                return Attempt::Again;
+            }
+        };
+        let Some(service) = &mut inner.service else { return Attempt::Done };
         if too_many(&mut service.ends, Instant::now()) {
             service.process = Process::Failed;
             self.warn(
@@ -115,7 +134,7 @@ impl Host {
             );
             return Attempt::Done;
         }
-        match self.revive(vm, inner) {
+        match self.revive(vm, inner, keys) {
             Ok(()) => {
                 inner.restarts = inner.restarts.saturating_add(1);
                 Attempt::Done
@@ -127,8 +146,28 @@ impl Host {
         }
     }
 
+    /// Opens what is to be served again, before there is a process for it.
+    ///
+    /// # Errors
+    /// A key that cannot be had now, but may be later.
+    fn open_again(&self, vm: &Vm, inner: &mut Inner) -> Result<Keys, Fault> {
+        let Some(service) = &inner.service else { return Ok(Keys::default()) };
+        let names: Vec<Name> = service.disks.keys().cloned().collect();
+        let has_home = service.home.is_some();
+        let mut keys = Keys::default();
+        for name in names {
+            let opened = self.open_disk(vm, inner, &name);
+            keys.disks.insert(name, unless_it_passes(inner, opened)?);
+        }
+        if has_home {
+            let opened = self.open_safe(vm, inner);
+            keys.home = Some(unless_it_passes(inner, opened)?);
+        }
+        Ok(keys)
+    }
+
     /// Starts a new vmd and gives it what the old one served.
-    fn revive(self: &Arc<Self>, vm: &Arc<Vm>, inner: &mut Inner) -> Result<(), Fault> {
+    fn revive(self: &Arc<Self>, vm: &Arc<Vm>, inner: &mut Inner, keys: Keys) -> Result<(), Fault> {
         let Some(mut service) = inner.service.take() else { return Ok(()) };
         match self.launch(vm, &service.run, &service.lock) {
             Ok(vmd) => service.process = Process::Up(vmd),
@@ -137,7 +176,7 @@ impl Host {
                 return Err(e);
             }
         }
-        self.serve_again(vm, inner, &mut service);
+        self.serve_again(vm, &mut service, keys);
         self.settle_tls(vm, &mut service);
         tracing::info!("vmd of VM {} runs again", vm.name);
         if service.is_idle() {
@@ -150,13 +189,12 @@ impl Host {
     }
 
     /// Serves disks and home again. One that cannot be is dropped with a warning; the others go on.
-    fn serve_again(&self, vm: &Vm, inner: &mut Inner, service: &mut Service) {
+    fn serve_again(&self, vm: &Vm, service: &mut Service, mut keys: Keys) {
         let names: Vec<Name> = service.disks.keys().cloned().collect();
         for name in names {
             let Some(served) = service.disks.remove(&name) else { continue };
-            let outcome = self
-                .open_disk(vm, inner, &name)
-                .and_then(|opened| serve::serve_disk(vm, service, opened, &served));
+            let opened = keys.disks.remove(&name).unwrap_or_else(|| Err(unopened(vm)));
+            let outcome = opened.and_then(|opened| serve::serve_disk(vm, service, opened, &served));
             match outcome {
                 Ok(()) => {
                     service.disks.insert(name, served);
@@ -173,7 +211,8 @@ impl Host {
             }
         }
         if let Some(home) = service.home.take() {
-            match self.serve_home_again(vm, inner, service, home) {
+            let opened = keys.home.unwrap_or_else(|| Err(unopened(vm)));
+            match self.serve_home_again(vm, service, opened, home) {
                 Ok(home) => service.home = home,
                 Err(e) => {
                     self.warn(
@@ -184,6 +223,27 @@ impl Host {
             }
         }
     }
+}
+
+/// What a fault says of the VM, while one that may pass lasts.
+fn unless_it_passes<T>(
+    inner: &mut Inner,
+    opened: Result<T, Fault>,
+) -> Result<Result<T, Fault>, Fault> {
+    match opened {
+        Err(fault) if fault.may_pass() => {
+            if let Fault::Locked { reason, .. } = &fault {
+                inner.trouble = Some(reason.clone());
+            }
+            Err(fault)
+        }
+        other => Ok(other),
+    }
+}
+
+/// Nothing is served that was not opened just before, under the same lock.
+fn unopened(vm: &Vm) -> Fault {
+    Fault::Bug(format!("VM {} serves what was not opened", vm.name))
 }
 
 /// Counts an end at `now`; `true` when that is one too many.

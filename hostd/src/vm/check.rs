@@ -174,6 +174,8 @@ impl Host {
             }
             let payload = match self.open_disk(vm, inner, &disk) {
                 Ok(opened) => check_payload(vm, &opened.body, report)?,
+                // Of a disk whose key cannot be had now nothing is known.
+                Err(fault @ Fault::Locked { .. }) if fault.may_pass() => return Err(fault),
                 Err(fault) => {
                     let remedy = "restore it from a backup; without it the payload cannot be read";
                     damage(report, &format!("disks/{disk}.disk"), fault.to_string(), remedy)?;

@@ -13,7 +13,7 @@ use crate::service::check_socket_path;
 use cryptfs::folder::VmFolder;
 use cryptfs::name::Name;
 use cryptfs::safe::{Names, Policy, Safe};
-use cryptfs::seal::{self, Wrap};
+use cryptfs::seal;
 use crypto::{HomeKey, KeyId};
 use hostd_api::error::ErrorCode;
 use hostd_api::types::{CreateVm, HomeNames, VmInfo};
@@ -90,8 +90,8 @@ impl Host {
         let lease = self.keyring.lease(key, name.as_str()).map_err(|e| locked_out(name, &e))?;
         let arena = self.keyring.arena();
         let home = HomeKey::generate(arena)?;
-        let wrap = Wrap::make(lease.kek(), key, &home)?;
-        let mut safe = Safe::new(id, name.clone(), policy, vec![wrap]);
+        let mut safe = Safe::new(id, name.clone(), policy, Vec::new());
+        safe.wraps = vec![super::open::wrap(&safe, &home, &lease, arena)?];
         seal::create(&folder.safe(), &mut safe, &home, arena)?;
         Ok(())
     }

@@ -16,7 +16,7 @@ use crate::inventory::parse_name;
 use crate::service::check_socket_path;
 use cryptfs::descriptor::{Descriptor, GeometryError, State, padded_size};
 use cryptfs::name::Name;
-use cryptfs::seal::{self, Wrap};
+use cryptfs::seal;
 use crypto::{Dek, Unit};
 use hostd_api::error::ErrorCode;
 use hostd_api::types::{CreateDisk, DiskInfo, Force, ResizeDisk};
@@ -52,8 +52,8 @@ impl Host {
         room(&vm, &folder, &disk)?;
         let arena = self.keyring.arena();
         let key = Dek::generate(arena)?;
-        let wrap = Wrap::make(safe.lease.kek(), safe.lease.id(), &key)?;
-        let mut descriptor = plan(&vm, &disk, request, wrap)?;
+        let mut descriptor = plan(&vm, &disk, request)?;
+        descriptor.wraps = vec![super::open::wrap(&descriptor, &key, &safe.lease, arena)?];
         let place = payload_path(&vm, &descriptor);
         let payload = Fresh::make(&place, descriptor.size)?;
         let made = seal::create(&vm.folder.descriptor(&disk), &mut descriptor, &key, arena);
@@ -222,7 +222,8 @@ fn room(vm: &Vm, folder: &OwnedFd, disk: &Name) -> Result<(), Fault> {
     Ok(())
 }
 
-fn plan(vm: &Vm, disk: &Name, request: &CreateDisk, wrap: Wrap) -> Result<Descriptor, Fault> {
+/// The descriptor that a request asks for, without a wrap.
+fn plan(vm: &Vm, disk: &Name, request: &CreateDisk) -> Result<Descriptor, Fault> {
     let unit = match request.unit {
         None => None,
         Some(unit) => Some(Unit::try_from(unit).map_err(|_| {
@@ -233,7 +234,7 @@ fn plan(vm: &Vm, disk: &Name, request: &CreateDisk, wrap: Wrap) -> Result<Descri
         })?),
     };
     let size = padded_size(request.size).map_err(|e| bad_size(&e))?;
-    let mut descriptor = Descriptor::new(random_id()?, disk.clone(), vm.id, size, unit, vec![wrap])
+    let mut descriptor = Descriptor::new(random_id()?, disk.clone(), vm.id, size, unit, Vec::new())
         .map_err(|e| bad_size(&e))?;
     if request.importing {
         descriptor.state = State::Importing;

@@ -201,3 +201,6 @@ impl Vm {
 #[cfg(test)]
 #[path = "vm_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+mod keeper_tests;

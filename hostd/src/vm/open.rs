@@ -6,12 +6,12 @@
 use super::{Access, Inner, Vm};
 use crate::fault::Fault;
 use crate::host::Host;
-use crate::keyring::{Keyring, KeyringError, Lease};
+use crate::keyring::{Held, Keyring, KeyringError, Lease};
 use cryptfs::descriptor::Descriptor;
 use cryptfs::name::Name;
 use cryptfs::safe::Safe;
-use cryptfs::seal::{Body, SealError, Sealed};
-use crypto::KeyId;
+use cryptfs::seal::{Body, SealError, Sealed, Wrap};
+use crypto::{Arena, KeyId, OpaqueKey};
 use hostd_api::error::{ErrorCode, LockCode, LockReason};
 use kms_client::KmsError;
 use std::path::Path;
@@ -68,7 +68,7 @@ impl Host {
         })
     }
 
-    /// Opens the safe of a VM by a key that is here, and by no other.
+    /// Opens the safe of a VM by a key that is here, or by the provider that keeps it, and by no other.
     ///
     /// # Errors
     /// Those of [`Host::open_safe`].
@@ -81,10 +81,18 @@ impl Host {
         self.allowed(vm, inner)?;
         let path = vm.folder.safe();
         let sealed = Sealed::<Safe>::read(&path)?;
-        let (body, key) = sealed.open(lease.kek(), lease.id(), self.keyring.arena())?;
-        let opened = belongs(vm, &path, Opened { body, key, lease }).map_err(plain)?;
-        inner.trouble = None;
-        Ok(opened)
+        let opened = open_by(&sealed, &lease, self.keyring.arena())
+            .and_then(|(body, key)| belongs(vm, &path, Opened { body, key, lease }));
+        match opened {
+            Ok(opened) => {
+                inner.trouble = None;
+                Ok(opened)
+            }
+            Err(fault) => match lock_reason(&fault, false) {
+                Some(reason) => Err(Fault::Locked { vm: vm.name.to_string(), reason }),
+                None => Err(plain(fault)),
+            },
+        }
     }
 
     /// Opens the descriptor of a disk of a VM.
@@ -167,15 +175,57 @@ fn open<B: Body>(keyring: &Arc<Keyring>, path: &Path, user: &str) -> Result<Open
                 continue;
             }
         };
-        match sealed.open(lease.kek(), &id, keyring.arena()) {
+        match open_by(&sealed, &lease, keyring.arena()) {
             Ok((body, key)) => return Ok(Opened { body, key, lease }),
             Err(e) => {
-                first.get_or_insert(OpenFault::Sealed(e));
+                first.get_or_insert(e);
             }
         }
     }
     // The reader refuses files without wraps, so there was a first fault.
     Err(first.unwrap_or_else(|| OpenFault::Sealed(SealError::Missing { path: path.to_owned() })))
+}
+
+/// Opens a file with the key of a lease, or has the one who keeps it unwrap the key inside. What the wrap is bound to is taken
+/// from a body that nobody has verified yet: another one does not open it.
+fn open_by<B: Body>(
+    sealed: &Sealed<B>,
+    lease: &Lease,
+    arena: &Arena,
+) -> Result<(B, B::Key), OpenFault> {
+    let id = lease.id();
+    match lease.held() {
+        Held::Kek(kek) => sealed.open(kek, id, arena).map_err(OpenFault::Sealed),
+        Held::Provider(provider) => {
+            let wrapped = sealed.wrap(id).map_err(OpenFault::Sealed)?.wrapped();
+            let bound = sealed.unverified().bound();
+            let key = provider
+                .unwrap(id, &wrapped, &bound, arena)
+                .map_err(|source| OpenFault::Keyring(KeyringError::of(id, source)))?;
+            sealed.open_unwrapped(key, id, arena).map_err(OpenFault::Sealed)
+        }
+    }
+}
+
+/// The wrap of the key of a file by the key of a lease, made here or by the one who keeps that key.
+///
+/// # Errors
+/// Faults of the provider, and of key memory.
+pub(super) fn wrap<B: Body>(
+    body: &B,
+    key: &B::Key,
+    lease: &Lease,
+    arena: &Arena,
+) -> Result<Wrap, Fault> {
+    let id = lease.id();
+    match lease.held() {
+        Held::Kek(kek) => Ok(Wrap::make(kek, id, key)?),
+        Held::Provider(provider) => {
+            let key = OpaqueKey::of(key, arena)?;
+            let wrapped = provider.wrap(id, &key, &body.bound(), arena)?;
+            Ok(Wrap::made_elsewhere(id, wrapped, &key)?)
+        }
+    }
 }
 
 /// A safe that was put into another VM's folder opens, but is not this VM's.

@@ -362,7 +362,7 @@ impl Member {
 }
 
 /// A random number for a pause; when the kernel has none, pauses are full.
-pub(super) fn random() -> u32 {
+pub(crate) fn random() -> u32 {
     crypto::random_array().map_or(u32::MAX, u32::from_be_bytes)
 }
 

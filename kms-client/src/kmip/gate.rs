@@ -16,24 +16,24 @@ pub(super) const MAX_AT_ONCE: usize = 4;
 
 /// How long an operation waits for its turn. The time of the operation itself begins after that: a thousand keys take seconds,
 /// and none of them may fail for having been the last.
-pub(super) const MAX_WAIT: Duration = Duration::from_secs(60);
+pub(crate) const MAX_WAIT: Duration = Duration::from_secs(60);
 
 /// Lets a bounded number in.
-pub(super) struct Gate {
+pub(crate) struct Gate {
     free: Mutex<usize>,
     left: Condvar,
 }
 
 /// A place inside; given back when dropped.
-pub(super) struct Place<'a>(&'a Gate);
+pub(crate) struct Place<'a>(&'a Gate);
 
 impl Gate {
-    pub(super) fn new(places: usize) -> Self {
+    pub(crate) fn new(places: usize) -> Self {
         Self { free: Mutex::new(places), left: Condvar::new() }
     }
 
     /// Waits for a place, at most until `end`.
-    pub(super) fn enter(&self, end: Instant) -> Option<Place<'_>> {
+    pub(crate) fn enter(&self, end: Instant) -> Option<Place<'_>> {
         let mut free = lock(&self.free);
         while *free == 0 {
             let wait = end.saturating_duration_since(Instant::now());

@@ -130,7 +130,7 @@ fn blame(status: &mut ServerStatus, error: &NodeError, canary: bool) {
 }
 
 /// vSphere's word for a fault.
-pub(super) fn reason_of(fault: &Fault) -> &'static str {
+pub(crate) fn reason_of(fault: &Fault) -> &'static str {
     match fault {
         Fault::State(_) => reason::NOT_ACTIVE,
         Fault::Refused(refusal) => match refusal.reason {

@@ -1,9 +1,9 @@
-//! One connection: TCP, TLS, and messages of a known length.
+//! One connection: TCP, TLS, and one message after the other.
 //!
 //! Owns the socket, the TLS session and every deadline of reading and writing. It must not know what is in a message. Flow:
-//! [`Link::open`] resolves, connects and does the handshake; [`Link::exchange`] sends one request and reads one answer,
-//! whose length is judged before room is made for it. Every read gets what is left until one fixed end, so bytes that drip in do
-//! not prolong it.
+//! [`Link::open`] resolves, connects and does the handshake; [`Link::exchange`] sends one request and reads one answer of KMIP,
+//! whose length is judged before room is made for it; [`Link::converse`] reads into room of a fixed size until its caller has seen the
+//! end of the answer. Every read gets what is left until one fixed end, so bytes that drip in do not prolong it.
 //!
 //! Answers are wiped by whoever drops them. The TLS library keeps decrypted records for a moment in memory of its own, which is
 //! not wiped.
@@ -52,8 +52,22 @@ impl Default for Budgets {
     }
 }
 
+impl Budgets {
+    /// The usual ones for an operation that may take so long: no step is longer than the whole.
+    #[must_use]
+    pub fn within(operation: Duration) -> Self {
+        let usual = Self::default();
+        Self {
+            connect: usual.connect.min(operation),
+            handshake: usual.handshake.min(operation),
+            request: usual.request.min(operation),
+            operation,
+        }
+    }
+}
+
 /// A connection to a server.
-pub(super) struct Link {
+pub(crate) struct Link {
     stream: TcpStream,
     session: ClientConnection,
     /// The settings that it was made by.
@@ -65,7 +79,7 @@ impl Link {
     ///
     /// # Errors
     /// [`Fault`], always with the outcome that nothing was sent.
-    pub(super) fn open(
+    pub(crate) fn open(
         host: &str,
         port: u16,
         name: &ServerName<'static>,
@@ -108,7 +122,7 @@ impl Link {
     ///
     /// # Errors
     /// [`Fault`]; the connection must not be used again.
-    pub(super) fn exchange(
+    pub(crate) fn exchange(
         &mut self,
         request: &[u8],
         identity: &Identity,
@@ -145,13 +159,49 @@ impl Link {
         }
     }
 
+    /// Sends a request and reads its answer into `room`, until `seen` says that what came so far is all of it, at most until `end`. The
+    /// bytes that came; fewer than an answer when the server closed before its end.
+    ///
+    /// # Errors
+    /// [`Fault`], or what `seen` says; the connection must not be used again.
+    pub(crate) fn converse<E: From<Fault>>(
+        &mut self,
+        request: &[u8],
+        room: &mut [u8],
+        mut seen: impl FnMut(&[u8]) -> Result<bool, E>,
+        identity: &Identity,
+        budget: Duration,
+        end: Instant,
+    ) -> Result<usize, E> {
+        let budget = budget.min(end.saturating_duration_since(Instant::now()));
+        if budget.is_zero() {
+            return Err(Fault::NoTime.into());
+        }
+        let end = Instant::now() + budget;
+        let fault = |step, got| match step {
+            Step::Late => Fault::Silent { after: budget, got },
+            Step::Tls(e) => identity.fault(e),
+            Step::Io(e) => Fault::Broken(e),
+        };
+        self.send(request, end).map_err(|step| fault(step, 0))?;
+        let mut got = 0;
+        while let Some(left) = room.get_mut(got..).filter(|left| !left.is_empty()) {
+            let more = self.receive_some(left, end).map_err(|step| fault(step, got))?;
+            got += more;
+            if more == 0 || seen(room.get(..got).unwrap_or_default())? {
+                break;
+            }
+        }
+        Ok(got)
+    }
+
     /// Whether certificate, key and trust are still those that it was made by.
-    pub(super) fn is_of(&self, identity: &Identity) -> bool {
+    pub(crate) fn is_of(&self, identity: &Identity) -> bool {
         identity.config().is_ok_and(|config| Arc::ptr_eq(&config, &self.config))
     }
 
     /// The server's certificate.
-    pub(super) fn certificate(&self) -> Option<Vec<u8>> {
+    pub(crate) fn certificate(&self) -> Option<Vec<u8>> {
         Some(self.session.peer_certificates()?.first()?.to_vec())
     }
 
@@ -168,18 +218,26 @@ impl Link {
     fn receive(&mut self, room: &mut [u8], end: Instant) -> Result<usize, (Step, usize)> {
         let mut got = 0;
         while let Some(left) = room.get_mut(got..).filter(|left| !left.is_empty()) {
-            match self.session.reader().read(left) {
-                Ok(0) => return Ok(got),
-                Ok(more) => got += more,
-                // Closed without a TLS goodbye; the length of messages shows what is missing.
-                Err(e) if e.kind() == ErrorKind::UnexpectedEof => return Ok(got),
-                Err(e) if e.kind() == ErrorKind::WouldBlock => {
-                    self.read_records(end).map_err(|step| (step, got))?;
-                }
-                Err(e) => return Err((Step::Io(e), got)),
+            match self.receive_some(left, end).map_err(|step| (step, got))? {
+                0 => break,
+                more => got += more,
             }
         }
         Ok(got)
+    }
+
+    /// What comes next, as much of it as fits; 0 when the server closed.
+    fn receive_some(&mut self, room: &mut [u8], end: Instant) -> Result<usize, Step> {
+        loop {
+            match self.session.reader().read(room) {
+                // Closed without a TLS goodbye; the length of messages shows what is missing.
+                Err(e) if e.kind() == ErrorKind::UnexpectedEof => return Ok(0),
+                Err(e) if e.kind() == ErrorKind::WouldBlock => {
+                    self.read_records(end)?;
+                }
+                other => return other.map_err(Step::Io),
+            }
+        }
     }
 
     /// Receives once, and works on the records that are whole. 0 at the end of the stream.
@@ -226,7 +284,7 @@ impl Drop for Link {
 ///
 /// # Errors
 /// [`Fault`] when no certificate came.
-pub(super) fn certificate(
+pub(crate) fn certificate(
     host: &str,
     port: u16,
     name: &ServerName<'static>,

@@ -1,6 +1,6 @@
 //! PEM (RFC 7468) of a certificate.
 //!
-//! Owns base64 (RFC 4648 section 4) in one direction; reading PEM is the TLS library's.
+//! Owns base64 (RFC 4648 section 4) of what is no secret, in one direction; reading PEM is the TLS library's.
 
 const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
@@ -21,7 +21,8 @@ pub(super) fn certificate(der: &[u8]) -> String {
     text
 }
 
-fn base64(bytes: &[u8]) -> String {
+/// Base64 of bytes that are no secret.
+pub(crate) fn base64(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
     for group in bytes.chunks(3) {
         let byte = |at: usize| u32::from(group.get(at).copied().unwrap_or(0));

@@ -17,12 +17,11 @@ use super::refused::Refused;
 use super::request::Attribute;
 use super::tls::{Identity, TlsFiles};
 use super::values::Version;
+use crate::checker::Checker;
 use crate::{Clock, KeyProvider, KeyRecord, KmsError, ProviderStatus, Said, ServerStatus};
 use crypto::{Arena, Kek, KeyId};
 use std::collections::BTreeSet;
-use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 /// Most keys whose states one check asks for: a few messages a server, and thousands of keys in some minutes.
@@ -67,9 +66,8 @@ pub struct ServerSettings {
 /// The provider.
 pub struct KmipProvider {
     inner: Arc<Inner>,
-    /// Dropped to end the thread that checks.
-    stop: Option<Sender<()>>,
-    checker: Option<JoinHandle<()>>,
+    /// Ends with the provider.
+    _checker: Option<Checker>,
 }
 
 pub(super) struct Inner {
@@ -134,45 +132,11 @@ impl KmipProvider {
             checking: Mutex::new(()),
             settings,
         });
-        let (stop, checker) = start_checks(&inner)?;
-        Ok(Self { inner, stop, checker })
-    }
-}
-
-/// Starts the thread that checks. Pauses vary by a quarter, so that hosts that started together do not check together.
-#[expect(clippy::type_complexity, reason = "the two halves of one thread")]
-fn start_checks(
-    inner: &Arc<Inner>,
-) -> Result<(Option<Sender<()>>, Option<JoinHandle<()>>), KmsError> {
-    let Some(every) = inner.settings.check_every else { return Ok((None, None)) };
-    let (stop, stopped) = channel();
-    let inner = Arc::clone(inner);
-    let work = move || {
-        loop {
-            inner.check();
-            let part = f64::from(super::cluster::random()) / f64::from(u32::MAX);
-            let pause = every.mul_f64(1.0 + part / 4.0);
-            if stopped.recv_timeout(pause) != Err(RecvTimeoutError::Timeout) {
-                return;
-            }
-        }
-    };
-    let thread = std::thread::Builder::new().name("kmip-check".into()).spawn(work);
-    let thread = thread.map_err(|e| KmsError::Config {
-        origin: "the thread that checks key servers".to_owned(),
-        problem: format!("cannot be started ({e})"),
-        remedy: "raise the limit of threads".to_owned(),
-    })?;
-    Ok((Some(stop), Some(thread)))
-}
-
-impl Drop for KmipProvider {
-    fn drop(&mut self) {
-        self.stop = None;
-        if let Some(checker) = self.checker.take() {
-            // Every check has an end, so this does. A check that panicked has said so.
-            let _ = checker.join();
-        }
+        let checked = Arc::clone(&inner);
+        let check = move || checked.check();
+        let every = inner.settings.check_every;
+        let checker = every.map(|every| Checker::start("kmip-check", every, check)).transpose()?;
+        Ok(Self { inner, _checker: checker })
     }
 }
 

@@ -147,7 +147,7 @@ pub fn pin(files: &TlsFiles, certificate: &Shown) -> Result<(), KmsError> {
         return Err(config(
             files.trust.path(),
             "is the file of authorities, which are trusted instead of pins",
-            "remove provider.kmip.ca from the configuration to pin certificates",
+            "remove ca of this provider from the configuration to pin certificates",
         ));
     };
     let mut text = match fs::read_to_string(path) {

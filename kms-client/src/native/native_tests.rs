@@ -214,3 +214,21 @@ fn a_new_key_file_never_replaces_one_and_leaves_nothing_beside_it() {
     assert_eq!(names(f.folder.path()), ["native.keys", "native.keys.lock"]);
     assert_eq!(std::os::unix::fs::MetadataExt::nlink(&fs::metadata(f.path()).unwrap()), 1);
 }
+
+/// What every provider keeps, whoever uses its KEKs.
+#[test]
+fn it_wraps_and_unwraps_as_the_hosts_do() {
+    let f = Fixture::new();
+    let provider = f.ready();
+    assert_eq!(provider.custody(), crate::Custody::Host);
+    let (key, other) = (provider.create_key().unwrap(), provider.create_key().unwrap());
+    let data = crypto::OpaqueKey::generate(64, &f.arena).unwrap();
+    let wrapped = provider.wrap(&key, &data, "disk", &f.arena).unwrap();
+    let opened = provider.unwrap(&key, &wrapped, "disk", &f.arena).unwrap();
+    assert_eq!(opened.check_value().unwrap(), data.check_value().unwrap());
+    let kek = provider.fetch(&key, &f.arena).unwrap();
+    assert_eq!(kek.wrap_opaque(&data).unwrap(), wrapped);
+    let error = provider.unwrap(&other, &wrapped, "disk", &f.arena).unwrap_err();
+    assert!(matches!(error, KmsError::BadKey { .. }), "{error}");
+    assert!(!provider.renew(&key).unwrap(), "its keys have no versions");
+}

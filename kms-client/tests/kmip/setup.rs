@@ -178,7 +178,7 @@ fn a_certificate_is_looked_at_whatever_is_wrong_with_it() {
     // Authorities and pins are one or the other.
     let by_authority = TlsFiles { trust: Trust::Authority("/ca.pem".into()), ..files };
     let error = setup::pin(&by_authority, &shown).unwrap_err();
-    assert!(error.to_string().contains("remove provider.kmip.ca"), "{error}");
+    assert!(error.to_string().contains("remove ca of this provider"), "{error}");
 }
 
 #[test]

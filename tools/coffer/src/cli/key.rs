@@ -1,7 +1,7 @@
 //! `coffer key`.
 
 use super::name_parser;
-use clap::Subcommand;
+use clap::{Args, Subcommand};
 use std::path::PathBuf;
 
 /// Verbs of keys.
@@ -17,7 +17,7 @@ pub(crate) enum KeyVerb {
         #[arg(long)]
         force: bool,
     },
-    /// Give VMs a new key; data is not rewritten (shallow recrypt).
+    /// Give VMs a new key, or a new version of the key that OpenBao keeps for them; data is not rewritten (shallow recrypt).
     Rotate {
         /// Only this VM; all by default.
         #[arg(long, value_name = "NAME", value_parser = name_parser())]
@@ -28,6 +28,9 @@ pub(crate) enum KeyVerb {
         /// Do it although another host uses a VM.
         #[arg(long)]
         force: bool,
+        /// Make no new key or version: only wrap by the newest version of the key that there is, and end what was left half done.
+        #[arg(long, conflicts_with = "key")]
+        rewrap: bool,
     },
     /// Take a key back at its key server: it encrypts nothing new, and still opens. Refused while a VM here uses it.
     Revoke {
@@ -56,9 +59,17 @@ pub(crate) enum KeyVerb {
     /// The TPM of this host: starting hostd without the passphrase of the native provider.
     #[command(subcommand)]
     Tpm(TpmVerb),
-    /// Key servers (KMIP): their health, and the set-up of trust.
+    /// Key servers (KMIP, OpenBao): their health, and the set-up of trust.
     #[command(subcommand)]
     Provider(ProviderVerb),
+}
+
+/// Which provider a verb is about.
+#[derive(Debug, Args)]
+pub(crate) struct ProviderName {
+    /// Name of the provider, where more than one has key servers.
+    #[arg(id = "provider", long = "provider", value_name = "NAME", value_parser = name_parser())]
+    pub(crate) name: Option<String>,
 }
 
 /// Verbs of the TPM seal.
@@ -86,17 +97,26 @@ pub(crate) enum ProviderVerb {
         /// Name that the servers are to know this host by.
         #[arg(value_name = "COMMON-NAME", value_parser = name_parser())]
         name: String,
+        /// Of which provider.
+        #[command(flatten)]
+        provider: ProviderName,
     },
     /// Take the certificate that answers the last request.
     Import {
         /// PEM file with the certificate.
         certificate: PathBuf,
+        /// Of which provider.
+        #[command(flatten)]
+        provider: ProviderName,
     },
     /// Make a private key and a certificate that it signs itself; print the certificate for the server.
     SelfSigned {
         /// Name that the servers are to know this host by.
         #[arg(value_name = "COMMON-NAME", value_parser = name_parser())]
         name: String,
+        /// Of which provider.
+        #[command(flatten)]
+        provider: ProviderName,
     },
     /// Take a certificate and its private key that were made elsewhere.
     Upload {
@@ -104,6 +124,9 @@ pub(crate) enum ProviderVerb {
         certificate: PathBuf,
         /// PEM file with its private key, readable by its owner only.
         key: PathBuf,
+        /// Of which provider.
+        #[command(flatten)]
+        provider: ProviderName,
     },
     /// Show the certificate of a server; trust it with --pin.
     Trust {
@@ -113,5 +136,8 @@ pub(crate) enum ProviderVerb {
         /// SHA-256 of the certificate to trust, as the server itself tells it.
         #[arg(long, value_name = "SHA256")]
         pin: Option<String>,
+        /// Of which provider.
+        #[command(flatten)]
+        provider: ProviderName,
     },
 }

@@ -23,8 +23,8 @@ pub(super) fn run(context: &Context, verb: KeyVerb) -> Result<Answer, CliError> 
             Ok(Answer::new(&status, show(&status)))
         }
         KeyVerb::Backup { file, force } => backup(context, &file, force),
-        KeyVerb::Rotate { vm, key: key_id, force } => {
-            let report = context.api.rotate(&RotateKeys { vm, key_id, force })?;
+        KeyVerb::Rotate { vm, key: key_id, force, rewrap } => {
+            let report = context.api.rotate(&RotateKeys { vm, key_id, force, rewrap })?;
             Ok(Answer::new(&report, rotated(&report)).but(incomplete(&report)))
         }
         KeyVerb::Revoke { key, compromised, why, yes } => {

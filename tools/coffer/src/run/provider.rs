@@ -21,27 +21,31 @@ pub(super) fn run(context: &Context, verb: ProviderVerb) -> Result<Answer, CliEr
             let providers = context.api.providers()?;
             Ok(Answer::new(&providers, status(&providers)))
         }
-        ProviderVerb::Csr { name } => {
-            let made = context.api.kmip_csr(&CommonName { common_name: name })?;
+        ProviderVerb::Csr { name, provider } => {
+            let body = CommonName { common_name: name, provider: provider.name };
+            let made = context.api.kmip_csr(&body)?;
             Ok(Answer::new(&made, made.request.clone()))
         }
-        ProviderVerb::Import { certificate } => {
+        ProviderVerb::Import { certificate, provider } => {
             let text = fs::read_to_string(&certificate);
             let text = text.map_err(CliError::file("read", &certificate))?;
-            let taken = context.api.kmip_import(&ImportCertificate { certificate: text })?;
+            let body = ImportCertificate { certificate: text, provider: provider.name };
+            let taken = context.api.kmip_import(&body)?;
             Ok(Answer::new(&taken, in_place(&taken)))
         }
-        ProviderVerb::SelfSigned { name } => {
-            let made = context.api.kmip_self_signed(&CommonName { common_name: name })?;
+        ProviderVerb::SelfSigned { name, provider } => {
+            let body = CommonName { common_name: name, provider: provider.name };
+            let made = context.api.kmip_self_signed(&body)?;
             Ok(Answer::new(&made, made.certificate.clone()))
         }
-        ProviderVerb::Upload { certificate, key } => {
-            let pair = InstallPair { certificate: whole(&certificate)?, key: whole(&key)? };
+        ProviderVerb::Upload { certificate, key, provider } => {
+            let (certificate, key) = (whole(&certificate)?, whole(&key)?);
+            let pair = InstallPair { certificate, key, provider: provider.name };
             let taken = context.api.kmip_pair(&pair)?;
             Ok(Answer::new(&taken, in_place(&taken)))
         }
-        ProviderVerb::Trust { server, pin } => {
-            let body = TrustServer { server: server.clone(), sha256: pin };
+        ProviderVerb::Trust { server, pin, provider } => {
+            let body = TrustServer { server: server.clone(), sha256: pin, provider: provider.name };
             let seen = context.api.kmip_server(&body)?;
             Ok(Answer::new(&seen, trust(&server, &seen)))
         }

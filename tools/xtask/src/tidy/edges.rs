@@ -19,7 +19,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("controld", &["crypto", "kms-client", "hostd-api"]),
     ("passthrough", &["cryptfs"]),
     ("xtask", &[]),
-    ("tests", &["crypto", "cryptfs", "hostd-api", "cluster"]),
+    ("tests", &["crypto", "cryptfs", "hostd-api", "cluster", "kms-client"]),
     ("fuzz", &["crypto", "cryptfs", "hostd-api", "kms-client", "vmd"]),
 ];
 
