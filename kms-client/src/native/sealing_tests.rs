@@ -36,6 +36,24 @@ fn a_seal_says_what_the_tpm_needs() {
     assert_eq!(text.lines().count(), 2);
 }
 
+/// The golden seal was made from docs/format.md by a script of its own. No TPM has made its object; the KEK is 00 01 ... 1f.
+#[test]
+fn a_golden_seal_opens_the_golden_key_file() {
+    let f = Fixture::new();
+    let text = include_str!("../../tests/golden/keys-v1.keys.tpm");
+    let seal = Seal::read(text, "seal").unwrap();
+    assert_eq!(seal.sealed.pcrs, [PcrValue { pcr: 7, value: [0x11; 32] }]);
+    assert_eq!((seal.sealed.parent, seal.sealed_at()), ([0x33; 32], 1_764_037_900));
+    let kek =
+        Kek::from_wire(&f.arena, &std::array::from_fn::<u8, 32, _>(|i| i.try_into().unwrap()));
+    let root = seal.root(&kek.unwrap(), &f.arena).unwrap();
+    let check = root.derive_kek(&f.arena, "0bff9539-6256-42d2-a215-3868128499b8").unwrap();
+    assert_eq!(check.check_value().to_string(), "bed65f5ece0dcdbe");
+    let key_file = include_str!("../../tests/golden/keys-v1.keys");
+    let opened = super::format::unseal_with(key_file, "keys", root, &f.arena).unwrap();
+    assert!(opened.is_some_and(|opened| opened.body.keys.len() == 2));
+}
+
 #[test]
 fn every_flipped_byte_and_every_truncation_is_refused() {
     let f = Fixture::new();
