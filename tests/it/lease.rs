@@ -124,8 +124,10 @@ fn a_second_host_is_told_who_has_the_home_and_takes_it_by_force_only() {
     assert_eq!(mounted["epoch"].as_u64(), Some(2));
     // The first host has stopped before the second began, and says so.
     assert!(!is_mounted(&one));
-    let shown = one.json(&["vm", "show", "web01"]);
-    let why = shown["home_problem"].as_str().unwrap();
+    // It shows the VM as it was while it still stops it.
+    let why = wait::until("the first host says why", wait::STEP, || {
+        one.json(&["vm", "show", "web01"])["home_problem"].as_str().map(ToOwned::to_owned)
+    });
     assert!(why.contains("taken over") && why.contains(&host_id(&two)), "{why}");
     assert!(one.coffer(&["host", "status"]).ok().contains("taken over"));
     assert!(!two.coffer(&["host", "status"]).ok().contains("did not say"));

@@ -2,19 +2,20 @@
 //!
 //! Owns the check and what it found. It must not make decisions of its own: whom to ask first is the cluster's. Flow:
 //! [`Round::check`] goes to every server at the same time: connects, which shows whether each side trusts the other; asks what it can do,
-//! which is timed; asks for the states of keys in use, which are noted in the ledger; and fetches a key that exists for this alone,
-//! because a server whose hardware module is down answers everything but that.
+//! which is timed; fetches a key that exists for this alone, because a server whose hardware module is down answers
+//! everything but that; and asks for the states of keys in use, which are noted in the ledger.
 
 use super::cluster::{Cluster, Over};
-use super::fault::{Fault, NodeError};
+use super::fault::{Fault, NodeError, Outcome};
 use super::ledger::Ledger;
 use super::node::Session;
+use super::request::MAX_BATCH;
 use super::values::{Operation, ResultReason};
 use super::x509::Validity;
 use crate::ServerStatus;
 use crypto::{Arena, CheckValue};
 use std::sync::Mutex;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// vSphere's words for why a key cannot be had.
 pub(crate) mod reason {
@@ -26,6 +27,9 @@ pub(crate) mod reason {
     /// Ours: vSphere has no word for servers that do not agree.
     pub(crate) const DIFFERS: &str = "KeyStateDiffers";
 }
+
+/// How long one check goes on to ask a server for states: somebody may be waiting for what the check finds.
+const STATES_TIME: Duration = Duration::from_secs(3);
 
 /// One check of all servers.
 pub(super) struct Round<'a> {
@@ -72,13 +76,12 @@ impl Round<'_> {
             let lacks = !facts.operations.is_empty()
                 && !facts.operations.contains(&Operation::Create.number());
             status.read_only = facts.clone || lacks;
-            for (uid, said) in self.uids.iter().zip(session.said_of(self.uids)?) {
-                if let Some(said) = said {
-                    self.ledger.said(uid, index, said, self.now);
-                }
+            let value = self.canary.map(|uid| session.get(uid, self.arena)).transpose();
+            // Whether it gives that key is one thing, what it says of others is another.
+            if value.as_ref().err().is_none_or(|e| e.fault.outcome() == Outcome::Answered) {
+                self.ask_states(index, session);
             }
-            let Some(uid) = self.canary else { return Ok(None) };
-            session.get(uid, self.arena).map(|kek| Some(kek.check_value()))
+            Ok(value?.map(|kek| kek.check_value()))
         });
         self.cluster.set_read_only(index, status.read_only);
         match asked {
@@ -86,6 +89,23 @@ impl Round<'_> {
             Err(error) => blame(&mut status, &error, self.canary.is_some()),
         }
         status
+    }
+
+    /// Asks for states, a message at a time. A server that is slow with them is as well as it was before; the rest comes with a later
+    /// check.
+    fn ask_states(&self, index: usize, session: &mut Session<'_>) {
+        let end = Instant::now() + STATES_TIME;
+        for part in self.uids.chunks(MAX_BATCH) {
+            let Ok(all) = session.said_of(part) else { return };
+            for (uid, said) in part.iter().zip(all) {
+                if let Some(said) = said {
+                    self.ledger.said(uid, index, said, self.now);
+                }
+            }
+            if Instant::now() >= end {
+                return;
+            }
+        }
     }
 }
 

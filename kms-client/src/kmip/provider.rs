@@ -279,7 +279,12 @@ impl Inner {
 
     fn check_now(&self) {
         self.cluster.close_idle();
-        let mut found = self.check_once(&self.ledger.next(MAX_POLLED));
+        let mut uids = self.ledger.next(MAX_POLLED);
+        // A slow server is asked about the first few only, and those must not always be the same.
+        let turn = usize::try_from(super::cluster::random()).unwrap_or_default();
+        let turn = turn.checked_rem(uids.len()).unwrap_or_default();
+        uids.rotate_left(turn);
+        let mut found = self.check_once(&uids);
         let missing = |server: &ServerStatus| server.reason == Some(health::reason::MISSING);
         if found.iter().any(missing) {
             // Perhaps somebody destroyed the key; it is looked for, or made, anew.

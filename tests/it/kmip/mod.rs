@@ -1,6 +1,7 @@
 //! Hosts whose keys come from PyKMIP: trust set up by the verbs, VMs that use its keys, the server lost and found again, and
 //! other hosts.
 
+mod account;
 mod ending;
 mod hosts;
 mod server;

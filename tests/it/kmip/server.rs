@@ -27,12 +27,19 @@ pub(super) struct KeyServer {
     folder: PathBuf,
     issuer: Arc<CertifiedIssuer<'static, KeyPair>>,
     pub(super) port: u16,
+    /// User and password that it wants of its clients, if any.
+    account: Option<[String; 2]>,
     running: Option<Child>,
 }
 
 impl KeyServer {
     /// A server with its keys and certificates in `folder`, which it makes.
     pub(super) fn start(folder: &Path) -> Self {
+        Self::start_for(folder, None)
+    }
+
+    /// The same; it wants this user and password beside a certificate.
+    pub(super) fn start_for(folder: &Path, account: Option<[String; 2]>) -> Self {
         fs::create_dir(folder).unwrap();
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -50,7 +57,8 @@ impl KeyServer {
         fs::create_dir(folder.join("policies")).unwrap();
         fs::write(folder.join("policies/hosts.json"), POLICY).unwrap();
         let issuer = Arc::new(issuer);
-        let mut server = Self { folder: folder.to_owned(), issuer, port: 0, running: None };
+        let folder = folder.to_owned();
+        let mut server = Self { folder, issuer, port: 0, account, running: None };
         server.up();
         server
     }
@@ -58,7 +66,8 @@ impl KeyServer {
     /// Another server with the same keys.
     pub(super) fn twin(&self) -> Self {
         let (folder, issuer) = (self.folder.clone(), Arc::clone(&self.issuer));
-        let mut twin = Self { folder, issuer, port: 0, running: None };
+        let account = self.account.clone();
+        let mut twin = Self { folder, issuer, port: 0, account, running: None };
         twin.up();
         twin
     }
@@ -71,6 +80,7 @@ impl KeyServer {
             .args(["server.pem", "server.key", "ca.pem"].map(path))
             .args([self.folder.clone(), path("keys.db")])
             .args(["stock", &self.port.to_string()])
+            .args(self.account.iter().flatten())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())

@@ -2,10 +2,11 @@
 
 use super::{Pair, open};
 use crate::pki::now;
+use crate::server::Act;
 use crypto::KeyId;
 use kms_client::kmip::values::Operation;
 use kms_client::kmip::{KmipProvider, KmipSettings};
-use kms_client::{KeyProvider, KeyState, KmsError};
+use kms_client::{Health, KeyProvider, KeyState, KmsError};
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -201,4 +202,19 @@ fn keys_in_use_are_looked_at_although_nobody_fetched_them() {
     assert!(provider.may_wrap(&id).is_err());
     provider.watch(&BTreeSet::new());
     assert!(provider.status().alarms.is_empty());
+}
+
+#[test]
+fn a_server_that_answers_no_question_for_states_is_well_all_the_same() {
+    let pair = Pair::replicated();
+    let provider = pair.short();
+    provider.create_key().unwrap();
+    pair.first.always(Operation::GetAttributes, Act::Silent);
+    provider.check();
+    let status = provider.status();
+    assert_eq!(status.health, Health::Ready);
+    for server in &status.servers {
+        assert_eq!((server.up, server.key_fetched), (Some(true), Some(true)), "{server:?}");
+    }
+    assert!(status.alarms.is_empty() && status.differences.is_empty(), "{status:?}");
 }
