@@ -1,10 +1,11 @@
 //! Start and stop of the daemon, in order.
 //!
-//! Owns nothing but the order, and the turns of its clockwork: renewing its own certificate, keeping the head of the audit log, sweeping
-//! join tokens. Hardening comes before all of it, in `cli`.
+//! Owns nothing but the order, and the turns of its clockwork: renewing its own certificate, keeping the head of the audit log, and the
+//! background work. Hardening comes before all of it, in `cli`.
 
 use crate::api::{self, Auditor, Fault, Limits, Service};
 use crate::audit::{Log, LogError, Trouble};
+use crate::background::Background;
 use crate::config::Config;
 use crate::pki::{self, Ca, CaError, HOST_DAYS, Member, RENEW_BEFORE_DAYS, Role, TlsError};
 use crate::setup;
@@ -12,7 +13,7 @@ use crate::store::StoreError;
 use rustls::ServerConfig;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, TryLockError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use thiserror::Error;
 use tokio::net::TcpListener;
@@ -98,6 +99,9 @@ pub fn run(config: &Config) -> Result<(), StartError> {
     let (certificate, key) = config.ca_files();
     let ca = Ca::open(&certificate, &key)?;
     let tls = Arc::new(Mutex::new(settings(config, &ca)?));
+    let background = Background::new(Arc::clone(&store), config.name.clone());
+    // Its lease is given back when it is dropped, after the last turn.
+    let background = Arc::new(Mutex::new(background));
     let service = Arc::new(Service::new(&store, config.site.clone(), ca, audit, now));
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -105,7 +109,7 @@ pub fn run(config: &Config) -> Result<(), StartError> {
         .enable_all()
         .build()
         .map_err(StartError::Runtime)?;
-    let served = runtime.block_on(answer(config, &service, &tls));
+    let served = runtime.block_on(answer(config, &service, &tls, &background));
     runtime.shutdown_timeout(STOP_WAIT);
     if let Err(e) = service.audit.settle() {
         tracing::warn!("the head of the audit log was not kept in the store: {e}");
@@ -158,6 +162,7 @@ async fn answer(
     config: &Config,
     service: &Arc<Service>,
     tls: &Arc<Mutex<Arc<ServerConfig>>>,
+    background: &Arc<Mutex<Background>>,
 ) -> Result<(), StartError> {
     let address = config.listen;
     let listener = TcpListener::bind(address).await;
@@ -177,8 +182,9 @@ async fn answer(
         tokio::select! {
             _ = turn.tick() => {
                 let (config, service, tls) = (config.clone(), Arc::clone(service), Arc::clone(tls));
+                let background = Arc::clone(background);
                 // It may wait for the store.
-                tokio::task::spawn_blocking(move || clockwork(&config, &service, &tls));
+                tokio::task::spawn_blocking(move || clockwork(&config, &service, &tls, &background));
             }
             _ = term.recv() => break,
             _ = interrupt.recv() => break,
@@ -193,12 +199,23 @@ async fn answer(
 }
 
 /// One turn. What fails is tried again in the next one.
-fn clockwork(config: &Config, service: &Service, tls: &Mutex<Arc<ServerConfig>>) {
+fn clockwork(
+    config: &Config,
+    service: &Service,
+    tls: &Mutex<Arc<ServerConfig>>,
+    background: &Mutex<Background>,
+) {
+    // A turn that takes longer than the pause, as the store hangs, is enough.
+    let mut background = match background.try_lock() {
+        Ok(background) => background,
+        Err(TryLockError::Poisoned(left)) => left.into_inner(),
+        Err(TryLockError::WouldBlock) => return,
+    };
     if let Err(e) = service.audit.settle() {
         tracing::warn!("the head of the audit log was not kept in the store: {e}");
     }
-    if let Err(e) = service.joins.sweep(now()) {
-        tracing::warn!("old join tokens were not deleted: {e}");
+    if let Err(e) = background.turn(now()) {
+        tracing::warn!("the background work was not done: {e}");
     }
     if is_due(config, &service.ca).unwrap_or(true) {
         match settings(config, &service.ca) {

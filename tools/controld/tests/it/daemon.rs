@@ -33,10 +33,15 @@ fn program(arguments: &[&str]) -> Output {
 
 impl Site {
     fn new() -> Self {
+        Self::with("ctl1", "")
+    }
+
+    /// With another name, and more in the configuration.
+    fn with(name: &str, more: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let state = dir.path().join("state");
         let text = format!(
-            "site = \"main\"\nname = \"ctl1\"\nnames = [\"localhost\", \"127.0.0.1\"]\nlisten = \"127.0.0.1:0\"\nstate_dir = {state:?}\n"
+            "site = \"main\"\nname = {name:?}\nnames = [\"localhost\", \"127.0.0.1\"]\nlisten = \"127.0.0.1:0\"\nstate_dir = {state:?}\n{more}"
         );
         std::fs::write(dir.path().join("controld.toml"), text).unwrap();
         Self { dir }
@@ -282,6 +287,47 @@ fn a_certificate_that_ends_or_does_not_fit_is_made_anew() {
     assert_eq!(running.ask(&ca, Some(&admin), "GET /v1/hosts", &json!({})).0, 200);
     assert_ne!(site.read("controld.pem"), before);
     assert!(running.stop());
+}
+
+/// Two programs, one authority, one etcd of three nodes, one of which is killed.
+#[test]
+fn two_controlds_share_the_work_in_etcd() {
+    if !crate::etcd::is_there() {
+        return;
+    }
+    let mut cluster = crate::etcd::Cluster::start(3, None);
+    let leader = cluster.leader();
+    let etcd = format!("[etcd]\nendpoints = {:?}\n", cluster.urls());
+    let first = Site::with("ctl1", &etcd);
+    assert!(first.init().status.success());
+    let files = format!(
+        "[ca]\ncertificate = {:?}\nkey = {:?}\n",
+        first.state("ca.pem"),
+        first.state("ca.key")
+    );
+    let second = Site::with("ctl2", &format!("{files}{etcd}"));
+    let made = second.init();
+    assert!(made.status.success(), "{}", text(&made.stderr));
+    let (ca, admin) = (first.read("ca.pem"), first.admin());
+    let (one, two) = (first.start(), second.start());
+    assert_eq!(one.ask(&ca, Some(&admin), "PUT /v1/clusters/berlin", &json!({})).0, 200);
+    let invite = "POST /v1/clusters/berlin/join-tokens";
+    let (_, made) = one.ask(&ca, Some(&admin), invite, &json!({ "host": "h1" }));
+    let token: JoinToken = made["token"].as_str().unwrap().parse().unwrap();
+    cluster.kill(leader);
+    cluster.leader();
+    // The token was made at one, is used at the other, and is used at both.
+    let request = new_request().unwrap().certificate;
+    let body = json!({ "secret": token.secret(), "request": request });
+    assert_eq!(two.ask(&ca, None, "POST /v1/join", &body).0, 200);
+    assert_eq!(one.ask(&ca, None, "POST /v1/join", &body).0, 403);
+    let (_, hosts) = one.ask(&ca, Some(&admin), "GET /v1/hosts", &json!({}));
+    assert_eq!(hosts["items"][0]["record"]["name"], "h1");
+    assert!(one.stop() && two.stop());
+    for site in [&first, &second] {
+        let checked = program(&["audit-verify", site.state("audit").to_str().unwrap()]);
+        assert!(checked.status.success(), "each has a log of its own");
+    }
 }
 
 #[test]
