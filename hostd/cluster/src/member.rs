@@ -12,8 +12,8 @@ use thiserror::Error;
 /// How such a URI begins.
 const SCHEME: &str = "coffer://";
 
-/// Longest part of a name: that of a label of DNS (RFC 1035 section 2.3.4), as most will be host names.
-const MAX_PART: usize = 63;
+/// Longest part of a name: as all names in Coffer.
+const MAX_PART: usize = 64;
 
 /// Most URIs of one certificate that are looked at; a member has one.
 const MAX_URIS: usize = 16;
@@ -33,6 +33,8 @@ pub enum Role {
     Host,
     /// It pushes keys: controld.
     Controld,
+    /// It asks a control plane for things: a person, or a program of theirs. A host has nothing to do with it.
+    User,
 }
 
 /// Why a certificate, or a name, speaks for no member, or not for the one that is wanted.
@@ -49,8 +51,8 @@ pub enum MemberError {
     Several,
     /// The URI has another form.
     #[error(
-        "{0:?} is no name of a member: write coffer://CLUSTER/ROLE/NAME, with host or controld as ROLE and 1 to 63 of \
-         A-Z a-z 0-9 . _ - in the others"
+        "{0:?} is no name of a member: write coffer://CLUSTER/ROLE/NAME, with host, controld or user as ROLE and 1 to 64 \
+         of A-Z a-z 0-9 . _ - in the others"
     )]
     Form(String),
     /// It is of another cluster.
@@ -142,6 +144,7 @@ impl FromStr for Member {
         let role = match role {
             "host" => Role::Host,
             "controld" => Role::Controld,
+            "user" => Role::User,
             _ => return Err(wrong()),
         };
         if !is_part(cluster) || !is_part(name) {
@@ -167,6 +170,7 @@ impl fmt::Display for Role {
         f.write_str(match self {
             Self::Host => "host",
             Self::Controld => "controld",
+            Self::User => "user",
         })
     }
 }

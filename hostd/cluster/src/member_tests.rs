@@ -13,9 +13,12 @@ fn certificate(uris: &[&str]) -> CertificateDer<'static> {
 
 #[test]
 fn a_name_is_read_and_written() {
-    for (text, role) in
-        [("coffer://prod/host/h-1", Role::Host), ("coffer://a.b/controld/c_2", Role::Controld)]
-    {
+    let longest = format!("coffer://prod/user/{}", "x".repeat(MAX_PART));
+    for (text, role) in [
+        ("coffer://prod/host/h-1", Role::Host),
+        ("coffer://a.b/controld/c_2", Role::Controld),
+        (&longest, Role::User),
+    ] {
         let member: Member = text.parse().unwrap();
         assert_eq!((member.role(), member.to_string().as_str()), (role, text));
     }

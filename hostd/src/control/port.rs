@@ -1,6 +1,6 @@
 //! The TLS port that a control plane pushes keys to.
 //!
-//! Owns accepting, the handshake and its time, and who is let in; must not know routes. Flow: [`serve`] takes one connection
+//! Owns accepting, the handshake and its time, and who is let in; must not know routes. Flow: [`Port::serve`] takes one connection
 //! after the other, and gives each a task: handshake, a look at the role in the client's certificate, HTTP. A client of the
 //! right authority and the wrong role or cluster is told so by an answer, any other by a TLS alert.
 

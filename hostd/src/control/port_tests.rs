@@ -103,6 +103,8 @@ fn each_other_client_is_told_why_it_is_not() {
     let host = denied_to(&of(Role::Host, "coffer://prod/host/h2"));
     assert!(host.message.contains("has the role host, not controld"), "{}", host.message);
     assert!(host.remedy.contains("coffer://CLUSTER/controld/NAME"));
+    let user = raw_request(&s, &s.authority.member(Some("coffer://prod/user/anna")));
+    assert!(user.contains("has the role user, not controld"), "{user}");
 
     let elsewhere = s.t.dir.path().join("elsewhere");
     let mut files = Authority::new(&elsewhere).member(Some(CONTROLD));
