@@ -154,9 +154,15 @@ fn what_is_forced_does_not_wait_for_a_datastore_that_hangs() {
     host.coffer(&["vm", "umount", "web01", "--force"]).ok();
     let shown = host.json(&["vm", "show", "web01"]);
     assert!(shown["home_mount"].is_null() && shown["state"] == "unlocked", "{shown}");
-    host.coffer(&["vm", "lock", "web03", "--force"]).ok();
+    // A process that waits for a call that cannot be broken off keeps what it has until that is over.
+    let mut ended = Vec::from_iter((host.vmds().len() == 1).then_some("web01"));
+    let said = host.coffer(&["vm", "lock", "web03", "--force"]);
+    if said.code == 0 {
+        ended.push("web03");
+    } else {
+        said.refused(1, &["stuck in the kernel"]);
+    }
     assert_eq!(host.state("web03"), "locked");
-    assert!(host.vmds().is_empty());
     // There is nothing left to end, and still the lock counts.
     host.coffer(&["vm", "lock", "web01", "--force"]).ok();
     host.coffer(&["disk", "attach", "web02", "data"]).ok();
@@ -166,9 +172,13 @@ fn what_is_forced_does_not_wait_for_a_datastore_that_hangs() {
         fs::read_to_string(below.home("store").join(lease)).unwrap()
     };
     for vm in ["web01", "web03"] {
-        until_true("the lease is given back", || lease(vm).contains("\"released\""));
-        host.coffer(&["vm", "unlock", vm]).ok();
-        host.coffer(&["vm", "mount", vm, "--exclusive"]).ok();
+        if ended.contains(&vm) {
+            until_true("the lease is given back", || lease(vm).contains("\"released\""));
+        }
+        let unlock = ["vm", "unlock", vm];
+        until_true("the datastore is back", || host.coffer(&unlock).code == 0);
+        let mount = ["vm", "mount", vm, "--exclusive"];
+        until_true("it is mounted again", || host.coffer(&mount).code == 0);
         assert_eq!(fs::read_to_string(host.home(vm).join("notes")).unwrap(), "kept");
         host.coffer(&["vm", "umount", vm]).ok();
     }

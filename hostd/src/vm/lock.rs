@@ -49,9 +49,11 @@ impl Host {
         let released = self.release(&vm, &mut inner, true);
         keys.extend(vm.keys());
         self.drop_keys(&vm, &keys);
+        // Also after a failure, as it is what is shown while the datastore does not answer.
+        let info = self.vm_info_soon(&vm, &mut inner);
         released?;
         remembered?;
-        Ok(self.vm_info_soon(&vm, &mut inner))
+        Ok(info)
     }
 
     /// `POST /v1/vms/{vm}/unlock`. Unlocking an unlocked VM tries its keys again.
